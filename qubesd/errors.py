@@ -1,0 +1,140 @@
+"""What can go wrong in a call, each with the name under which it goes over the wire.
+
+A class declares its wire name, so that renaming a class changes no protocol. Where each is used is in the
+specification of the wire protocol, sections 3.5 and 3.6; a name that stock clients do not know reaches them
+as their general ``QubesException``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QubesError(Exception):
+    """A call failed for a reason that its caller may read.
+
+    The message is plain text for people: what, where, what to do. It never holds bytes from a qube that
+    were not checked.
+    """
+
+    wire_name: ClassVar[str] = "QubesException"
+
+
+class ProtocolError(QubesError):
+    """The call itself is malformed: unknown method, argument or payload where none may be, bad form."""
+
+    wire_name = "ProtocolError"
+
+
+class InvalidTag(ProtocolError):
+    wire_name = "QubesInvalidTagError"
+
+
+class InvalidLabel(ProtocolError):
+    wire_name = "QubesInvalidLabelError"
+
+
+class InvalidLabelValue(ProtocolError):
+    wire_name = "QubesInvalidLabelValueError"
+
+
+class PermissionDenied(QubesError):
+    """The caller may not do this, whatever policy says of the call as a whole."""
+
+    wire_name = "PermissionDenied"
+
+
+class NoSuchQube(QubesError):
+    wire_name = "QubesVMNotFoundError"
+
+
+class InvalidUuid(QubesError):
+    wire_name = "QubesVMInvalidUUIDError"
+
+
+class QubeExists(QubesError):
+    wire_name = "QubesVMAlreadyExistsError"
+
+
+class QubeError(QubesError):
+    """The qube is not in a condition for this."""
+
+    wire_name = "QubesVMError"
+
+
+class QubeInUse(QubeError):
+    wire_name = "QubesVMInUseError"
+
+
+class QubeNotStarted(QubeError):
+    wire_name = "QubesVMNotStartedError"
+
+
+class QubeNotRunning(QubeNotStarted):
+    wire_name = "QubesVMNotRunningError"
+
+
+class QubeNotPaused(QubeNotStarted):
+    wire_name = "QubesVMNotPausedError"
+
+
+class QubeNotHalted(QubeError):
+    wire_name = "QubesVMNotHaltedError"
+
+
+class ShutdownTimeout(QubeError):
+    wire_name = "QubesVMShutdownTimeoutError"
+
+
+class NotEnoughMemory(QubeError):
+    wire_name = "QubesMemoryError"
+
+
+class BadValue(QubesError):
+    wire_name = "QubesValueError"
+
+
+class BadPropertyValue(BadValue):
+    wire_name = "QubesPropertyValueError"
+
+
+class NoSuchProperty(QubesError):
+    wire_name = "QubesNoSuchPropertyError"
+
+
+class NoSuchFeature(QubesError):
+    wire_name = "QubesFeatureNotFoundError"
+
+
+class NoSuchTag(QubesError):
+    wire_name = "QubesTagNotFoundError"
+
+
+class NoSuchLabel(QubesError):
+    wire_name = "QubesLabelNotFoundError"
+
+
+class LabelInUse(QubesError):
+    wire_name = "QubesLabelInUseError"
+
+
+class PoolInUse(QubesError):
+    wire_name = "QubesPoolInUseError"
+
+
+class StorageError(QubesError):
+    wire_name = "StoragePoolException"
+
+
+class NotSupported(QubesError):
+    """The hypervisor or the driver below has no such operation."""
+
+    wire_name = "QubesNotImplementedError"
+
+
+class HypervisorLost(QubesError):
+    """libvirt does not answer; the call was not carried out. The daemon goes on and reconnects."""
+
+
+class StoreError(QubesError):
+    """The system's description could not be read or made durable; nothing was changed."""

@@ -1,0 +1,1 @@
+"""What a qube is: classes, labels, properties, features, tags; no I/O."""

@@ -1,0 +1,1 @@
+"""What survives a restart: qubes.xml, read, checked and replaced in one step."""

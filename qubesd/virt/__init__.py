@@ -1,0 +1,1 @@
+"""What runs a qube: the hypervisor's protocol first, then its drivers."""

@@ -1,0 +1,1 @@
+"""Thin mains of the repository: arguments in, one library call, text out."""
