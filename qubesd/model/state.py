@@ -11,17 +11,165 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal, Self
-
-type_name = Literal["AdminVM", "TemplateVM", "AppVM", "StandaloneVM", "DispVM", "RemoteVM"]
-
-Value = bool | int | str | None
-"""A property's explicit value: a qube, a label or a pool stands as its name, none as ``None``."""
+from typing import Any
 
 DOM0 = "dom0"
 DOM0_UUID = "00000000-0000-0000-0000-000000000000"
 
-_EMPTY: Mapping[str, Value] = MappingProxyType({})
-_NO_TEXTS: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+Value = bool | int | str | None
+"""A property's explicit value: a qube, a label or a pool stands as its name, no qube as ``None``."""
+
+
+class Klass(StrEnum):
+    """The classes of qubes (``spec/domains.md`` 1)."""
+
+    ADMIN = "AdminVM"
+    TEMPLATE = "TemplateVM"
+    APP = "AppVM"
+    STANDALONE = "StandaloneVM"
+    DISPOSABLE = "DispVM"
+    REMOTE = "RemoteVM"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A colour that a person tells qubes apart by; ``color`` is ``0xrrggbb``."""
+
+    name: str
+    index: int
+    color: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """A storage pool as configured: its name, its driver and the driver's options as text, in file order."""
+
+    name: str
+    driver: str
+    options: Mapping[str, str] = _NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeConfig:
+    """One volume of a qube (``spec/qubes-xml.md`` 1.5). ``size`` is in bytes, ``source`` a vid in the same pool.
+
+    ``ephemeral`` is ``None`` where it follows the pool.
+    """
+
+    name: str
+    pool: str
+    vid: str
+    revisions_to_keep: int = 0
+    rw: bool = False
+    save_on_stop: bool = False
+    snap_on_start: bool = False
+    size: int = 0
+    source: str | None = None
+    ephemeral: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A device assigned to a qube (``spec/qubes-xml.md`` 1.4); ``*`` in ``port`` or ``identity`` means any."""
+
+    devclass: str
+    backend: str
+    port: str
+    identity: str = "*"
+    mode: str = "required"
+    options: Mapping[str, str] = _NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Qube:
+    """One qube as stored. ``properties`` holds the explicitly set ones only, without name, qid, uuid and dispid.
+
+    ``features`` maps a name to its text (empty means "set, but false").
+    """
+
+    name: str
+    qid: int
+    uuid: str
+    klass: Klass
+    properties: Mapping[str, Value] = _NOTHING
+    features: Mapping[str, str] = _NOTHING
+    tags: frozenset[str] = frozenset()
+    assignments: tuple[Assignment, ...] = ()
+    volumes: Mapping[str, VolumeConfig] = _NOTHING
+    dispid: int | None = None
+
+    def with_property(self, name: str, value: Value) -> Qube:
+        return replace(self, properties={**self.properties, name: value})
+
+    def without_property(self, name: str) -> Qube:
+        return replace(self, properties={k: v for k, v in self.properties.items() if k != name})
+
+    def with_feature(self, name: str, value: str) -> Qube:
+        return replace(self, features={**self.features, name: value})
+
+    def without_feature(self, name: str) -> Qube:
+        return replace(self, features={k: v for k, v in self.features.items() if k != name})
+
+    def with_tag(self, tag: str) -> Qube:
+        return replace(self, tags=self.tags | {tag})
+
+    def without_tag(self, tag: str) -> Qube:
+        return replace(self, tags=self.tags - {tag})
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Everything that is kept: labels, pools, global properties and qubes by name, with an index by uuid."""
+
+    labels: Mapping[str, Label] = _NOTHING
+    pools: Mapping[str, PoolConfig] = _NOTHING
+    properties: Mapping[str, Value] = _NOTHING
+    qubes: Mapping[str, Qube] = _NOTHING
+    by_uuid: Mapping[str, str] = field(default=_NOTHING, repr=False)
+
+    def find(self, token: str) -> Qube | None:
+        """The qube of that name, or of ``uuid:`` and that uuid; ``None`` where there is none."""
+        if token.startswith("uuid:"):
+            name = self.by_uuid.get(token[5:])
+            return None if name is None else self.qubes[name]
+        return self.qubes.get(token)
+
+    def with_qube(self, qube: Qube) -> System:
+        """With this qube added, or put in the place of the one of its name."""
+        return replace(
+            self, qubes={**self.qubes, qube.name: qube}, by_uuid={**self.by_uuid, qube.uuid: qube.name}
+        )
+
+    def without_qube(self, name: str) -> System:
+        gone = self.qubes[name].uuid
+        return replace(
+            self,
+            qubes={k: v for k, v in self.qubes.items() if k != name},
+            by_uuid={k: v for k, v in self.by_uuid.items() if k != gone},
+        )
+
+    def with_property(self, name: str, value: Value) -> System:
+        return replace(self, properties={**self.properties, name: value})
+
+    def without_property(self, name: str) -> System:
+        return replace(self, properties={k: v for k, v in self.properties.items() if k != name})
+
+    def with_label(self, label: Label) -> System:
+        return replace(self, labels={**self.labels, label.name: label})
+
+    def without_label(self, name: str) -> System:
+        return replace(self, labels={k: v for k, v in self.labels.items() if k != name})
+
+    def with_pool(self, pool: PoolConfig) -> System:
+        return replace(self, pools={**self.pools, pool.name: pool})
+
+    def without_pool(self, name: str) -> System:
+        return replace(self, pools={k: v for k, v in self.pools.items() if k != name})
+
+    def in_order(self) -> list[Qube]:
+        """All qubes as every list has them: dom0 first, then by name in code-point order."""
+        return sorted(self.qubes.values(), key=lambda qube: (qube.name != DOM0, qube.name))

@@ -1,0 +1,173 @@
+"""The words of the Admin API's table: what a call is, what a method declares, and what a handler answers.
+
+A method stands on one line of a table with its wire name, its handler and its contract; whoever dispatches
+enforces the contract, asks the policy and filters the rows, so that no handler can forget. A handler is a short
+function ``handler(core, command)``; it is a plain function where it never waits, a coroutine function where it does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from qubesd.model.state import Qube
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as it came through the door: checked for its form, its names not yet looked up.
+
+    ``source`` and ``target`` are a name or ``uuid:`` and a uuid; ``argument`` is without the ``+``, empty for none.
+    """
+
+    service: str
+    argument: str
+    source: str
+    target: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A call that keeps its method's contract: names looked up, argument and payload parsed into ``value``.
+
+    What was judged is what is carried out: the handler gets this very value, nothing is parsed twice.
+    """
+
+    service: str
+    argument: str
+    caller: Qube
+    target: Qube
+    value: Any = None
+
+
+class Scope(Enum):
+    """Whether a call is about one qube or about the system; part of the names of the shipped policy's includes."""
+
+    LOCAL = "local"
+    GLOBAL = "global"
+
+
+class Access(Enum):
+    """What a call can do; every method is in exactly one class."""
+
+    READ = "read"
+    WRITE = "write"
+    EXECUTE = "execute"
+
+
+class Need(Enum):
+    """Whether an argument or a payload may, must or must not be there."""
+
+    FORBIDDEN = "forbidden"
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+class Destination(Enum):
+    """Which qubes a method may be called on."""
+
+    DOM0 = "dom0"
+    QUBE = "qube"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class QubeRows:
+    """Each row is a qube, its key the name: shown where the caller is allowed ``read`` on that qube."""
+
+    read: str
+    always: bool = True
+    """Whether stock itself filters so; other guards apply to strict visibility and to the dialect only."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameRows:
+    """Each row is a name: shown where the caller is allowed ``read`` with that name as argument on the same target."""
+
+    read: str
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EventRows:
+    """An event stream: each event is shown where the caller is allowed ``read`` ``+EVENT`` on its subject, and
+    the reads of the values in it."""
+
+    read: str
+    always: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unguarded:
+    """The answer has no rows to take out, and why."""
+
+    reason: str
+
+
+Guard = QubeRows | NameRows | EventRows | Unguarded
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An answer of one piece; a caller that was allowed the call may read it whole."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """An answer of rows: the key that the method's guard judges, and the row's text with its line end."""
+
+    rows: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """An answer that goes on: the events of one qube, or of everything where ``subject`` is ``None``."""
+
+    subject: str | None
+
+
+Reply = Text | Rows | EventStream
+DONE = Text("")
+
+Handler = Callable[["Core", Command], Reply | Awaitable[Reply]]
+Parser = Callable[["Core", Qube, str, bytes], Any]
+"""(core, target, argument, untrusted payload) -> the typed value; raises ``ProtocolError`` or ``BadValue``.
+
+It looks at form only. Whether something named in it exists is told after the permission was judged, by the handler.
+"""
+Touches = Callable[["Core", Command], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One line of the table.
+
+    ``touches`` names the qubes that a command affects or reads besides its destination. ``guard`` has no default
+    on purpose: a method that declares neither a guard nor a reason for none cannot be written down.
+    """
+
+    name: str
+    handler: Handler
+    scope: Scope
+    access: Access
+    guard: Guard
+    destination: Destination = Destination.ANY
+    argument: Need = Need.FORBIDDEN
+    payload: Need = Need.FORBIDDEN
+    parse: Parser | None = None
+    touches: Touches | None = None
+    waits: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.guard, QubeRows | NameRows | EventRows | Unguarded):
+            raise TypeError(f"method {self.name!r} declares neither a guard nor a reason for none")
+        object.__setattr__(self, "waits", inspect.iscoroutinefunction(self.handler))
