@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import pwd
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 DEFAULT_FILE = Path("/etc/qubes/qubesd.toml")
 
 
+class ConfigError(Exception):
+    """The configuration cannot be used; the text begins with ``FILE:LINE: ``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Paths, the libvirt URI and the switches of policy; the defaults are the stock places."""
+    """Paths, the libvirt URI and the switches of policy; the defaults are the stock places.
+
+    Every field but ``users`` is a key of the same name at the top of the TOML file; ``[users]`` is a table.
+    """
 
     qubes_dir: Path = Path("/var/lib/qubes")
     run_dir: Path = Path("/var/run")
+    """``qubesd.sock``, ``qubesd.internal.sock`` and ``qubesd.misc.sock``."""
+    channels_dir: Path = Path("/var/run/qubes/rpc")
+    """``<uuid>.sock`` for each qube."""
+    user_socket: Path = Path("/var/run/qubes/user.sock")
     policy_runtime: Path = Path("/run/qubes/policy.d")
     policy_dir: Path = Path("/etc/qubes/policy.d")
     policy_legacy: Path = Path("/etc/qubes-rpc/policy")
     log_dir: Path = Path("/var/log/qubes")
     hypervisor: str = "xen"
+    """``test``, ``qemu`` or ``xen``."""
     libvirt_uri: str = "xen:///"
     socket_group: str = "qubes"
+    """The group that may call as dom0; empty for none."""
+    channels_owner: str = ""
+    """The user, by name or uid, whose process carries the qubes' channels; empty where that is root."""
     visibility: str = "stock"
+    """``stock``, or ``strict``: every row, event and value is shown only where its own read is allowed."""
     on_error: str = "deny"
+    """While the policy does not load: ``deny`` every judged call, or go on with the ``last-good`` one."""
     trust_qrexec_consent: bool = False
+    """Whether a stock policy daemon in front of ``qubesd.sock`` has asked already where the policy says
+    ``ask``."""
+    audit_size: int = 16
+    """MiB after which the audit log is put aside and a new one begun."""
+    audit_files: int = 8
+    """How many audit logs that were put aside are kept."""
     users: tuple[tuple[int, str], ...] = ()
     """uid of a local user and the name of the management qube that calls over ``user.sock`` are judged as."""
 
@@ -35,12 +63,21 @@ class Config:
     def kernels_dir(self) -> Path:
         return self.qubes_dir / "vm-kernels"
 
+    @property
+    def audit_log(self) -> Path:
+        """JSON lines, one for each call; those put aside have ``.1`` (the newest) and so on behind the
+        name."""
+        return self.log_dir / "qubesd-audit.jsonl"
+
 
 def rooted(root: Path) -> Config:
-    """All of it under one directory, on the embedded hypervisor: for development, tests, several instances."""
+    """All of it under one directory, on the embedded hypervisor: for development, tests, several
+    instances."""
     return Config(
         qubes_dir=root / "var/lib/qubes",
         run_dir=root / "run",
+        channels_dir=root / "run/rpc",
+        user_socket=root / "run/user.sock",
         policy_runtime=root / "run/qubes/policy.d",
         policy_dir=root / "etc/qubes/policy.d",
         policy_legacy=root / "etc/qubes-rpc/policy",
@@ -49,3 +86,126 @@ def rooted(root: Path) -> Config:
         libvirt_uri="test:///default",
         socket_group="",
     )
+
+
+def load(root: Path | None = None, file: Path | None = None) -> Config:
+    """The configuration of this start.
+
+    Args:
+        root: puts every default under this directory (made absolute); ``None`` for the stock places.
+        file: the TOML file to read, which must be there; ``None`` for ``etc/qubes/qubesd.toml`` below the
+        root,
+            which may be missing.
+
+    Raises:
+        ConfigError: the file cannot be read, or something in it cannot be used.
+    """
+    root = None if root is None else root.absolute()
+    defaults = Config() if root is None else rooted(root)
+    place = file or (DEFAULT_FILE if root is None else root / DEFAULT_FILE.relative_to("/"))
+    try:
+        text = place.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if file is None:
+            return defaults
+        raise ConfigError(f"{place}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{place}: cannot be read: {error}") from error
+    return parse(text, place, defaults)
+
+
+def parse(text: str, place: Path, defaults: Config) -> Config:
+    """The defaults with what this TOML text says put over them. Raises ``ConfigError``."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error))
+        what, line, column = found.groups() if found else (str(error), None, None)
+        where = f"{line or text.count(chr(10)) + 1}: column {column or 1}"
+        raise ConfigError(f"{place}:{where}: {what[:1].lower()}{what[1:]}") from error
+    kinds = {field.name: type(getattr(defaults, field.name)) for field in fields(Config)}
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        where = f"{place}:{_line_of(key, text)}"
+        if key not in kinds:
+            raise ConfigError(f"{where}: unknown key {key!r}")
+        if key == "users":
+            values[key] = _users(value, text, place)
+            continue
+        kind = kinds[key]
+        wanted = str if issubclass(kind, Path) else kind
+        if type(value) is not wanted:
+            raise ConfigError(f"{where}: {key!r} must be a {_WORDS[wanted]}, found {value!r}")
+        problem = _RULES.get(key, _absolute if issubclass(kind, Path) else _anything)(value)
+        if problem:
+            raise ConfigError(f"{where}: {key!r} must be {problem}, found {value!r}")
+        values[key] = Path(value) if issubclass(kind, Path) else value
+    return replace(defaults, **values)
+
+
+def uid_of(user: str) -> int | None:
+    """The id of a user given by name or as digits; ``None`` where there is none of that name."""
+    if user.isascii() and user.isdigit():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def _line_of(key: str, text: str) -> int:
+    """Where a key stands, good enough for a message: 1 where it cannot be found."""
+    pattern = re.compile(rf"""\s*(?:\[\s*)?["']?{re.escape(key)}["']?\s*[\]=.]""")
+    return next((number for number, line in enumerate(text.split("\n"), 1) if pattern.match(line)), 1)
+
+
+def _users(table: object, text: str, place: Path) -> tuple[tuple[int, str], ...]:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{place}:{_line_of('users', text)}: 'users' must be a table of users and qubes")
+    found: dict[int, str] = {}
+    for user, qube in table.items():
+        where = f"{place}:{_line_of(user, text)}"
+        uid = uid_of(user)
+        if uid is None:
+            raise ConfigError(f"{where}: no user of the name {user!r} on this machine")
+        if uid == 0:
+            raise ConfigError(f"{where}: root calls over qubesd.sock and cannot be mapped to a qube")
+        if not isinstance(qube, str) or not qube or qube == "dom0":
+            raise ConfigError(f"{where}: expected the name of a management qube, found {qube!r}")
+        if uid in found:
+            raise ConfigError(f"{where}: the user {user!r} is mapped twice")
+        found[uid] = qube
+    return tuple(sorted(found.items()))
+
+
+_WORDS = {str: "text", bool: "boolean (true or false)", int: "whole number"}
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    return lambda value: "" if value in words else "one of " + ", ".join(repr(word) for word in words)
+
+
+def _from_to(low: int, high: int) -> Callable[[Any], str]:
+    return lambda value: "" if low <= value <= high else f"from {low} to {high}"
+
+
+def _absolute(value: str) -> str:
+    return "" if value.startswith("/") and "\0" not in value else "an absolute path"
+
+
+def _anything(value: object) -> str:
+    return ""
+
+
+def _known_user(value: str) -> str:
+    return "" if not value or uid_of(value) is not None else "a user of this machine"
+
+
+_RULES: Mapping[str, Callable[[Any], str]] = {
+    "hypervisor": _one_of("test", "qemu", "xen"),
+    "visibility": _one_of("stock", "strict"),
+    "on_error": _one_of("deny", "last-good"),
+    "channels_owner": _known_user,
+    "audit_size": _from_to(1, 4096),
+    "audit_files": _from_to(1, 1000),
+}

@@ -1,0 +1,139 @@
+"""Who is calling, and who vouches for it: the door that a connection came through, never its bytes.
+
+A door decides twice. ``admits`` looks at the process on the other end, as the kernel tells it, before a byte
+is read; ``caller`` names the qube that a request is judged as. Only the doors of dom0 look at the source that
+a request names; on all others it is not read (stock clients write ``dom0`` there).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qubesd.errors import NoSuchQube
+from qubesd.model.names import check_token
+from qubesd.model.state import Klass, Qube, System
+
+_SO_PEERGROUPS = 59
+"""Linux 4.13 and later; the supplementary groups of the peer, which Python's ``socket`` does not name."""
+
+_MOST_GROUPS = 256
+"""Python takes 1,024 bytes of an option at most. A peer with more groups than that is nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process at the other end when it connected: user id and all its group ids."""
+
+    uid: int
+    groups: frozenset[int]
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Ask the kernel. Raises ``OSError`` where it does not say, which is as good as nobody."""
+    size = struct.calcsize("3i")
+    _, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
+    groups = struct.unpack(f"{len(raw) // 4}I", raw)
+    return Peer(uid, frozenset((gid, *groups)))
+
+
+@dataclass(frozen=True, slots=True)
+class Dom0Door:
+    """``qubesd.sock`` and the other sockets of dom0: root, the daemon's own user, and one group.
+
+    The request names its source, since the qrexec daemon calls here for other qubes. ``trusted`` doors judge
+    nobody (the internal ones); the others judge every source but dom0.
+    """
+
+    own_uid: int
+    group: int | None
+    trusted: bool = False
+
+    def admits(self, peer: Peer, system: System) -> bool:
+        return peer.uid in (0, self.own_uid) or self.group in peer.groups
+
+    def caller(self, untrusted_source: str, peer: Peer, system: System) -> Qube:
+        """Raises ``BadValue`` or ``InvalidUuid`` for what is no name, ``NoSuchQube`` for an unknown one."""
+        source = check_token(untrusted_source)
+        qube = system.find(source)
+        if qube is None:
+            raise NoSuchQube(f"no such domain: {source!r}")
+        return qube
+
+    def judges(self, caller: Qube) -> bool:
+        return not self.trusted and caller.klass is not Klass.ADMIN
+
+    def counts_as(self, peer: Peer) -> object:
+        """Whose connections are counted together."""
+        return "dom0"
+
+
+@dataclass(frozen=True, slots=True)
+class QubeDoor:
+    """``rpc/<uuid>.sock``: exactly one qube. The process that carries its bytes is root, the daemon's own
+    user, or the configured owner of these channels."""
+
+    uuid: str
+    own_uid: int
+    owner: int | None = None
+
+    def admits(self, peer: Peer, system: System) -> bool:
+        return peer.uid in (0, self.own_uid) or peer.uid == self.owner
+
+    def caller(self, untrusted_source: str, peer: Peer, system: System) -> Qube:
+        """Raises ``NoSuchQube`` where the qube has gone since."""
+        return _managed(system.by_uuid.get(self.uuid), system)
+
+    def judges(self, caller: Qube) -> bool:
+        return True
+
+    def counts_as(self, peer: Peer) -> object:
+        return self.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class UserDoor:
+    """``user.sock``: a local user, judged as the management qube that the configuration maps the user to.
+
+    Who has a door of its own is refused here: root, the daemon's own user, and dom0's group. A user that is
+    not mapped, or mapped to a qube that does not exist, is refused in the same way: closed without a byte.
+    """
+
+    users: Mapping[int, str]
+    own_uid: int
+    group: int | None
+
+    def admits(self, peer: Peer, system: System) -> bool:
+        if peer.uid in (0, self.own_uid) or self.group in peer.groups:
+            return False
+        qube = system.qubes.get(self.users.get(peer.uid, ""))
+        return qube is not None and qube.klass is not Klass.ADMIN
+
+    def caller(self, untrusted_source: str, peer: Peer, system: System) -> Qube:
+        """Raises ``NoSuchQube`` where the qube has gone since."""
+        return _managed(self.users.get(peer.uid), system)
+
+    def judges(self, caller: Qube) -> bool:
+        return True
+
+    def counts_as(self, peer: Peer) -> object:
+        return peer.uid
+
+
+Door = Dom0Door | QubeDoor | UserDoor
+
+
+def _managed(name: str | None, system: System) -> Qube:
+    qube = None if name is None else system.qubes.get(name)
+    if qube is None or qube.klass is Klass.ADMIN:
+        raise NoSuchQube("the calling qube does not exist")
+    return qube
+
+
+def own_uid() -> int:
+    """The user this daemon runs as."""
+    return os.geteuid()
