@@ -18,7 +18,13 @@ from typing import Any
 DOM0 = "dom0"
 DOM0_UUID = "00000000-0000-0000-0000-000000000000"
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    """A factory, since dataclasses take no default that cannot be hashed."""
+    return _EMPTY
+
 
 Value = bool | int | str | None
 """A property's explicit value: a qube, a label or a pool stands as its name, no qube as ``None``."""
@@ -50,7 +56,7 @@ class PoolConfig:
 
     name: str
     driver: str
-    options: Mapping[str, str] = _NOTHING
+    options: Mapping[str, str] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Assignment:
     port: str
     identity: str = "*"
     mode: str = "required"
-    options: Mapping[str, str] = _NOTHING
+    options: Mapping[str, str] = field(default_factory=_nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +101,11 @@ class Qube:
     qid: int
     uuid: str
     klass: Klass
-    properties: Mapping[str, Value] = _NOTHING
-    features: Mapping[str, str] = _NOTHING
+    properties: Mapping[str, Value] = field(default_factory=_nothing)
+    features: Mapping[str, str] = field(default_factory=_nothing)
     tags: frozenset[str] = frozenset()
     assignments: tuple[Assignment, ...] = ()
-    volumes: Mapping[str, VolumeConfig] = _NOTHING
+    volumes: Mapping[str, VolumeConfig] = field(default_factory=_nothing)
     dispid: int | None = None
 
     def with_property(self, name: str, value: Value) -> Qube:
@@ -125,11 +131,11 @@ class Qube:
 class System:
     """Everything that is kept: labels, pools, global properties and qubes by name, with an index by uuid."""
 
-    labels: Mapping[str, Label] = _NOTHING
-    pools: Mapping[str, PoolConfig] = _NOTHING
-    properties: Mapping[str, Value] = _NOTHING
-    qubes: Mapping[str, Qube] = _NOTHING
-    by_uuid: Mapping[str, str] = field(default=_NOTHING, repr=False)
+    labels: Mapping[str, Label] = field(default_factory=_nothing)
+    pools: Mapping[str, PoolConfig] = field(default_factory=_nothing)
+    properties: Mapping[str, Value] = field(default_factory=_nothing)
+    qubes: Mapping[str, Qube] = field(default_factory=_nothing)
+    by_uuid: Mapping[str, str] = field(default_factory=_nothing, repr=False)
 
     def find(self, token: str) -> Qube | None:
         """The qube of that name, or of ``uuid:`` and that uuid; ``None`` where there is none."""
