@@ -1,32 +1,229 @@
 """Typed events, and the bus that carries them.
 
-An event says what happened (or, for the ``Pre`` ones, what is about to); it carries text, the form in which its
-values also go over the wire (``spec/wire-protocol.md`` 3.2). Subscribers name a class and get it and its
-sub-classes. Publishing is synchronous and in order; a subscriber may refuse a ``Pre`` event by raising a
-``QubesError``, and never blocks.
+An event says what happened (or, where ``ahead`` is set, what is about to); it carries text, the form in which
+its values also go over the wire (``spec/wire-protocol.md`` 3.2, keys in ``spec/events.md``). Subscribers name
+a class and get it and its sub-classes. Publishing is synchronous and in order; a subscriber may refuse an
+event that is ahead of its change by raising a ``QubesError``, and never blocks.
+
+Events of the life cycle are in ``qubesd.core.power_events``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+Keys = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """The root: ``subject`` is the qube it is about by name, ``None`` for the system as a whole."""
 
+    ahead: ClassVar[bool] = False
+    """Whether it is published before the change that it announces."""
+
     subject: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WireEvent(Event):
+    """An event that streams carry."""
+
+    kind: ClassVar[str]
+    """The name on the wire up to the colon."""
 
     @property
     def wire_name(self) -> str:
         """The full name on the wire, such as ``property-set:label``."""
-        raise NotImplementedError
+        return self.kind
 
-    def keys(self) -> tuple[tuple[str, str], ...]:
+    def keys(self) -> Keys:
         """The keys and values on the wire, in order."""
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class QubeChanged(Event):
+    """The record or the run state of this qube changed, or it came or went. Never on the wire: who keeps a
+    picture derived from the qubes makes this one's anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemChanged(Event):
+    """Global properties, labels or pools changed, so anything derived from any qube may have."""
+
+    subject: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemRestored(SystemChanged):
+    """A write failed and the state is again what the disk holds; what was told since then is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyEvent(WireEvent):
+    """About one property; a subject of ``None`` means a global one. No ``oldvalue``: there was none, or it is
+    a computed value that may have changed."""
+
+    name: str
+    oldvalue: str | None = None
+
+    @property
+    def wire_name(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+    def keys(self) -> Keys:
+        old = () if self.oldvalue is None else (("oldvalue", self.oldvalue),)
+        return (("name", self.name), *old)
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyValue(PropertyEvent):
+    """A property gets a value of its own."""
+
+    newvalue: str = ""
+
+    def keys(self) -> Keys:
+        old = () if self.oldvalue is None else (("oldvalue", self.oldvalue),)
+        return (("name", self.name), ("newvalue", self.newvalue), *old)
+
+
+@dataclass(frozen=True, slots=True)
+class PropertySet(PropertyValue):
+    kind = "property-set"
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyPreSet(PropertyValue):
+    kind = "property-pre-set"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyReset(PropertyEvent):
+    kind = "property-reset"
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyPreReset(PropertyEvent):
+    kind = "property-pre-reset"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyDel(PropertyEvent):
+    """The deprecated twin of ``PropertyReset``."""
+
+    kind = "property-del"
+
+
+@dataclass(frozen=True, slots=True)
+class PropertyPreDel(PropertyEvent):
+    """The deprecated twin of ``PropertyPreReset``."""
+
+    kind = "property-pre-del"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureEvent(WireEvent):
+    feature: str
+
+    @property
+    def wire_name(self) -> str:
+        return f"{self.kind}:{self.feature}"
+
+    def keys(self) -> Keys:
+        return (("feature", self.feature),)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureValue(FeatureEvent):
+    """A feature gets a value; ``oldvalue`` is ``None`` where it was not there before."""
+
+    value: str
+    oldvalue: str | None = None
+
+    def keys(self) -> Keys:
+        old = () if self.oldvalue is None else (("oldvalue", self.oldvalue),)
+        return (("feature", self.feature), ("value", self.value), *old)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSet(FeatureValue):
+    kind = "domain-feature-set"
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePreSet(FeatureValue):
+    kind = "domain-feature-pre-set"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureDelete(FeatureEvent):
+    kind = "domain-feature-delete"
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePreDelete(FeatureEvent):
+    kind = "domain-feature-pre-delete"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class TagEvent(WireEvent):
+    tag: str
+
+    @property
+    def wire_name(self) -> str:
+        return f"{self.kind}:{self.tag}"
+
+    def keys(self) -> Keys:
+        return (("tag", self.tag),)
+
+
+@dataclass(frozen=True, slots=True)
+class TagAdded(TagEvent):
+    kind = "domain-tag-add"
+
+
+@dataclass(frozen=True, slots=True)
+class TagRemoved(TagEvent):
+    kind = "domain-tag-delete"
+
+
+@dataclass(frozen=True, slots=True)
+class QubeCreatedOnDisk(WireEvent):
+    kind = "domain-create-on-disk"
+
+
+@dataclass(frozen=True, slots=True)
+class QubeListEvent(WireEvent):
+    """An event of the system (its subject is ``None``) that speaks of the qube ``qube``."""
+
+    qube: str
+
+    def keys(self) -> Keys:
+        return (("vm", self.qube),)
+
+
+@dataclass(frozen=True, slots=True)
+class QubeAdded(QubeListEvent):
+    kind = "domain-add"
+
+
+@dataclass(frozen=True, slots=True)
+class QubePreDelete(QubeListEvent):
+    kind = "domain-pre-delete"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class QubeRemoved(QubeListEvent):
+    kind = "domain-delete"
 
 
 Subscriber = Callable[[Any], None]

@@ -1,0 +1,75 @@
+"""A change in the making: the system as it will be, and the events that tell of it.
+
+A verb of the core builds a draft, step by step, and applies it at the end. Until then nothing has happened,
+so a refused step leaves no trace; a draft is a ``View``, so computed values can be read as they will be.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qubesd.events import Event
+from qubesd.model.state import Qube, System
+from qubesd.model.view import Host, Running
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+
+class Draft:
+    """Begins as the core's present system; no ``await`` may stand between that and ``apply``."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._before = core.system
+        self._events: list[Event] = []
+        self._touched: dict[str, None] = {}
+        self.system: System = core.system
+
+    @property
+    def host(self) -> Host:
+        return self._core.host
+
+    def running(self, name: str) -> Running:
+        return self._core.running(name)
+
+    def kernels(self) -> frozenset[str]:
+        return self._core.kernels()
+
+    def put(self, qube: Qube) -> Qube:
+        """Add the qube, or put it in the place of the one of its name."""
+        self.system = self.system.with_qube(qube)
+        self._touched[qube.name] = None
+        return qube
+
+    def drop(self, name: str) -> None:
+        self.system = self.system.without_qube(name)
+        self._touched[name] = None
+
+    def tell(self, event: Event) -> None:
+        """Publish this event when the draft is applied, after those told before it."""
+        self._events.append(event)
+
+    def apply(self) -> None:
+        """Make it so: first the events ahead of the change, then the change, then all the other events.
+
+        Raises:
+            QubesError: a subscriber refused an event ahead of the change; nothing has changed.
+        """
+        events = iter(self._events)
+        first_after: list[Event] = []
+        for event in events:
+            if not event.ahead:
+                first_after.append(event)
+                break
+            self._core.bus.publish(event)
+        if self._core.system is not self._before:
+            raise RuntimeError("the system changed while a draft of it was being applied")
+        everything = (
+            self.system.properties is not self._before.properties
+            or self.system.labels is not self._before.labels
+            or self.system.pools is not self._before.pools
+        )
+        self._core.change(self.system, self._touched, everything)
+        for event in (*first_after, *events):
+            self._core.bus.publish(event)

@@ -1,0 +1,57 @@
+"""Removing qubes, and what forbids it (``spec/admin-calls.md`` 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from qubesd.core.draft import Draft
+from qubesd.errors import QubeInUse, QubeNotHalted
+from qubesd.events import QubePreDelete, QubeRemoved
+from qubesd.model.properties import GLOBALS, read, table
+from qubesd.model.state import Klass, Qube
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+
+def remove(core: Core, qube: Qube) -> None:
+    """Remove a halted qube; durable after ``core.durable``. The caller holds the qube's lock.
+
+    The event ahead of it is published also where the removal is then refused as in use, as stock does.
+
+    Raises:
+        QubeInUse: dom0, installed as a package, or something refers to it.
+        QubeNotHalted: it runs.
+    """
+    if qube.klass is Klass.ADMIN:
+        raise QubeInUse("dom0 cannot be removed")
+    if read(core, qube, "installed_by_rpm").value if "installed_by_rpm" in table(qube.klass) else False:
+        raise QubeInUse("this qube is installed as a package; remove the package instead")
+    if qube.klass is not Klass.REMOTE and core.running(qube.name).state != "Halted":
+        raise QubeNotHalted("this qube is not halted; shut it down first")
+    core.bus.publish(QubePreDelete(None, qube.name))
+    user = next(users(core, qube.name), None)
+    if user is not None:
+        raise QubeInUse(f"this qube is in use: {user}")
+    draft = Draft(core)
+    draft.drop(qube.name)
+    draft.tell(QubeRemoved(None, qube.name))
+    draft.apply()
+
+
+def users(core: Core, name: str) -> Iterator[str]:
+    """What refers to the qube, in words: others' properties of their own, global ones by any way, devices."""
+    system = core.system
+    for prop in GLOBALS.values():
+        if prop.type == "vm" and read(core, None, prop.name).value == name:
+            yield f"global property {prop.name!r}"
+    for other in system.qubes.values():
+        if other.name == name:
+            continue
+        for prop, value in other.properties.items():
+            if value == name and table(other.klass)[prop].type == "vm":
+                yield f"property {prop!r} of {other.name!r}"
+        for assignment in other.assignments:
+            if assignment.backend == name:
+                yield f"a device assigned to {other.name!r}"
