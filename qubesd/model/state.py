@@ -61,9 +61,10 @@ class PoolConfig:
 
 @dataclass(frozen=True, slots=True)
 class VolumeConfig:
-    """One volume of a qube (``spec/qubes-xml.md`` 1.5). ``size`` is in bytes, ``source`` a vid in the same pool.
+    """One volume of a qube (``spec/qubes-xml.md`` 1.5).
 
-    ``ephemeral`` is ``None`` where it follows the pool.
+    ``size`` is in bytes, ``source`` a vid in the same pool; ``ephemeral`` is ``None`` where it follows the
+    pool.
     """
 
     name: str
@@ -80,7 +81,7 @@ class VolumeConfig:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A device assigned to a qube (``spec/qubes-xml.md`` 1.4); ``*`` in ``port`` or ``identity`` means any."""
+    """A device assigned to a qube (``spec/qubes-xml.md`` 1.4); ``*`` as ``port`` or ``identity`` is any."""
 
     devclass: str
     backend: str
@@ -92,9 +93,10 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Qube:
-    """One qube as stored. ``properties`` holds the explicitly set ones only, without name, qid, uuid and dispid.
+    """One qube as stored.
 
-    ``features`` maps a name to its text (empty means "set, but false").
+    ``properties`` holds the explicitly set ones only, without name, qid, uuid and dispid. ``features`` maps a
+    name to its text (empty means "set, but false").
     """
 
     name: str

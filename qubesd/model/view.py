@@ -20,8 +20,8 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a run knows of one qube. ``xid`` and ``stubdom_xid`` are -1 without a domain; ``start_time`` is epoch
-    seconds, ``None`` when halted; ``state`` is a word of ``spec/domains.md`` 6.1."""
+    """What a run knows of one qube. ``xid`` and ``stubdom_xid`` are -1 without a domain; ``start_time`` is
+    epoch seconds, ``None`` when halted; ``state`` is a word of ``spec/domains.md`` 6.1."""
 
     state: str = "Halted"
     xid: int = -1
@@ -44,3 +44,7 @@ class View(Protocol):
 
     def kernels(self) -> frozenset[str]:
         """The versions of the kernels installed in the kernel pool."""
+
+    def kernel_options(self, version: str, pci: bool) -> str | None:
+        """What that kernel brings as its own default options, for qubes with PCI devices or without (the
+        files ``default-kernelopts-pci.txt`` and ``-nopci.txt`` beside it); ``None`` where it brings none."""
