@@ -60,54 +60,89 @@ class DomainSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain as its hypervisor shows it. ``xid`` is -1 where it is off.
+
+    ``start_time`` is epoch seconds, ``None`` where it is off or the hypervisor keeps no such time.
+    """
+
+    state: DomainState
+    xid: int = -1
+    start_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DomainChange:
     """A hypervisor's own news of a domain."""
 
     uuid: str
-    state: DomainState
-    detail: str = ""
+    domain: Domain
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What a domain uses now: memory and its limit in KiB, processor time in nanoseconds."""
 
-    memory: int
-    memory_limit: int
-    cpu_time: int
+    memory: int = 0
+    memory_limit: int = 0
+    cpu_time: int = 0
 
 
 class Hypervisor(Protocol):
     """The verbs. Each may take long and never blocks the loop; each raises ``HypervisorLost`` where the
-    hypervisor does not answer, ``NotSupported`` where the driver has no such operation, ``QubesError`` otherwise."""
+    hypervisor does not answer, ``NotSupported`` where it has no such operation, ``QubesError`` otherwise.
 
-    synthetic: frozenset[str]
-    """Which figures or operations this driver makes up, by name, such as ``statistics``."""
+    What a verb brought about is told as a ``DomainChange`` like all other news, in the order of happening.
+    """
 
-    async def open(self, changed: Callable[[DomainChange], None]) -> None:
-        """Connect; ``changed`` is called on the loop with every change of any domain from now on."""
+    @property
+    def synthetic(self) -> frozenset[str]:
+        """What this driver makes up because its hypervisor has nothing, by name, such as ``statistics``."""
 
-    async def close(self) -> None: ...
+    async def open(self, changed: Callable[[DomainChange], None], reconnected: Callable[[], None]) -> None:
+        """Connect; from now on ``changed`` is called on the loop with every change of any domain.
+
+        A lost connection is taken up again by itself; then ``reconnected`` is called, and what happened in
+        between is to be had from ``domains``.
+        """
+
+    async def close(self) -> None:
+        """Let go; nothing is told after that. Domains go on."""
 
     def host(self) -> Host: ...
 
-    async def domains(self) -> dict[str, DomainState]:
-        """All domains by uuid (for reconciliation at start and after a reconnect)."""
+    async def domains(self) -> dict[str, Domain]:
+        """All domains by uuid, also those that are nothing of ours."""
 
-    async def create(self, spec: DomainSpec) -> int:
-        """Define the domain and start it paused; returns its id (xid)."""
+    async def create(self, spec: DomainSpec) -> Domain:
+        """Define the domain and start it paused. A failure leaves no domain."""
 
     async def unpause(self, uuid: str) -> None: ...
+
     async def pause(self, uuid: str) -> None: ...
-    async def suspend(self, uuid: str) -> None: ...
+
+    async def suspend(self, uuid: str) -> None:
+        """Put the guest to sleep; ``NotSupported`` where it cannot be."""
+
     async def wake(self, uuid: str) -> None: ...
 
-    async def shutdown(self, uuid: str) -> None:
-        """Ask the guest to stop; returns when the request was delivered."""
+    async def shutdown(self, uuid: str) -> DomainState:
+        """Ask the guest to stop; returns the state that it is in once the request was delivered."""
 
-    async def destroy(self, uuid: str) -> None: ...
+    async def destroy(self, uuid: str) -> None:
+        """Take the domain down at once; nothing where it is off."""
 
     async def forget(self, uuid: str) -> None:
         """Remove the definition of a domain that is off; nothing where there is none."""
 
-    async def figures(self, uuid: str) -> Figures: ...
+    async def answers(self, uuid: str) -> None:
+        """Wait, without a limit of its own, until the agent in the guest takes calls."""
+
+    async def attach(self, uuid: str, interface: Interface) -> None:
+        """Plug a network interface into a running domain."""
+
+    async def detach(self, uuid: str, mac: str) -> None:
+        """Unplug it; nothing where the domain has no such interface."""
+
+    async def figures(self, uuid: str) -> Figures:
+        """What the domain uses; all zero where it is off. dom0's uuid means the host's own share."""

@@ -1,0 +1,160 @@
+"""libvirt's test driver, in our own process: a whole hypervisor without a machine below it.
+
+It keeps domains and their states and tells of them as every libvirt does. There is no guest, and the test
+driver has no statistics, no hot-plug and no start in pause: what is made up here in their place is named in
+``synthetic``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import libvirt
+
+from qubesd.errors import NotSupported, QubeError, QubesError
+from qubesd.model.state import DOM0_UUID
+from qubesd.model.view import Host
+from qubesd.virt.connection import Connection, find, state_of
+from qubesd.virt.domain_xml import domain_xml
+from qubesd.virt.hypervisor import Domain, DomainChange, DomainSpec, DomainState, Figures, Interface
+
+_DOMAIN_TYPE = "test"
+
+
+class Embedded:
+    """The ``test`` driver: a ``Hypervisor`` on ``test:///default``, or on the private copy of a file.
+
+    A start is "create, then pause"; a guest's agent answers at once; interfaces are kept in a list; processor
+    time is the time since the start. libvirt keeps no start time here, so there is none.
+    """
+
+    synthetic = frozenset({"agent", "hot-plug", "start-paused", "statistics"})
+
+    def __init__(self, uri: str, connect: Callable[[str], Any] = libvirt.open) -> None:
+        self._connection = Connection(uri, connect)
+        self._host = Host(memory=0, cpus=0)
+        self._started: dict[str, int] = {}
+        self._interfaces: dict[str, dict[str, Interface]] = {}
+
+    async def open(self, changed: Callable[[DomainChange], None], reconnected: Callable[[], None]) -> None:
+        await self._connection.open(changed, reconnected)
+        _, memory, cpus, *_ = await self._connection.ask(lambda libvirtd: libvirtd.getInfo())
+        self._host = Host(memory=memory, cpus=cpus)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    def host(self) -> Host:
+        return self._host
+
+    async def domains(self) -> dict[str, Domain]:
+        return await self._connection.ask(_domains)
+
+    async def create(self, spec: DomainSpec) -> Domain:
+        document = domain_xml(spec, _DOMAIN_TYPE)
+        xid = await self._connection.ask(lambda libvirtd: _create_paused(libvirtd, document))
+        self._started[spec.uuid] = time.monotonic_ns()
+        self._interfaces[spec.uuid] = {one.mac: one for one in spec.interfaces}
+        return Domain(DomainState.PAUSED, xid)
+
+    async def unpause(self, uuid: str) -> None:
+        await self._connection.ask_domain(uuid, lambda domain: domain.resume())
+
+    async def pause(self, uuid: str) -> None:
+        await self._connection.ask_domain(uuid, lambda domain: domain.suspend())
+
+    async def suspend(self, uuid: str) -> None:
+        raise NotSupported("the embedded hypervisor has no guest that could sleep")
+
+    async def wake(self, uuid: str) -> None:
+        raise NotSupported("the embedded hypervisor has no guest that could sleep")
+
+    async def shutdown(self, uuid: str) -> DomainState:
+        return await self._connection.ask_domain(uuid, _shut_down)
+
+    async def destroy(self, uuid: str) -> None:
+        await self._connection.ask(lambda libvirtd: _destroy(libvirtd, uuid))
+
+    async def forget(self, uuid: str) -> None:
+        await self._connection.ask(lambda libvirtd: _undefine(libvirtd, uuid))
+        self._started.pop(uuid, None)
+        self._interfaces.pop(uuid, None)
+
+    async def answers(self, uuid: str) -> None:
+        """There is no guest: its agent is taken to answer."""
+
+    async def attach(self, uuid: str, interface: Interface) -> None:
+        plugged = await self._plugged(uuid)
+        if interface.mac in plugged:
+            raise QubesError(f"the domain has an interface {interface.mac} already")
+        plugged[interface.mac] = interface
+
+    async def detach(self, uuid: str, mac: str) -> None:
+        (await self._plugged(uuid)).pop(mac, None)
+
+    async def _plugged(self, uuid: str) -> dict[str, Interface]:
+        if await self._connection.ask_domain(uuid, state_of) is DomainState.OFF:
+            raise QubeError("the domain does not run, nothing can be plugged into it")
+        return self._interfaces.setdefault(uuid, {})
+
+    async def figures(self, uuid: str) -> Figures:
+        if uuid == DOM0_UUID:
+            return Figures(memory=self._host.memory * 1024, memory_limit=self._host.memory * 1024)
+        limit, memory = await self._connection.ask(lambda libvirtd: _memory(libvirtd, uuid))
+        if limit == 0:
+            return Figures()
+        since = self._started.setdefault(uuid, time.monotonic_ns())
+        return Figures(memory, limit, cpu_time=time.monotonic_ns() - since)
+
+
+def _domains(libvirtd: Any) -> dict[str, Domain]:
+    listed = ((domain.UUIDString(), state_of(domain), domain.ID()) for domain in libvirtd.listAllDomains())
+    return {uuid: Domain(state, xid) for uuid, state, xid in listed}
+
+
+def _create_paused(libvirtd: Any, document: str) -> int:
+    """The test driver has no start in pause, so the domain runs for a moment; nothing is in it that could."""
+    domain = libvirtd.defineXML(document)
+    try:
+        domain.create()
+        domain.suspend()
+    except libvirt.libvirtError:
+        if domain.isActive():
+            domain.destroy()
+        domain.undefine()
+        raise
+    return int(libvirtd.lookupByUUID(domain.UUID()).ID())
+
+
+def _shut_down(domain: Any) -> DomainState:
+    """The test driver shuts down at once."""
+    domain.shutdown()
+    return state_of(domain)
+
+
+def _destroy(libvirtd: Any, uuid: str) -> None:
+    domain = find(libvirtd, uuid)
+    if domain is None or not domain.isActive():
+        return
+    try:
+        domain.destroy()
+    except libvirt.libvirtError:
+        if domain.isActive():  # else somebody else was faster
+            raise
+
+
+def _undefine(libvirtd: Any, uuid: str) -> None:
+    domain = find(libvirtd, uuid)
+    if domain is not None:
+        domain.undefine()
+
+
+def _memory(libvirtd: Any, uuid: str) -> tuple[int, int]:
+    """Limit and current memory in KiB, zero where the domain is off."""
+    domain = find(libvirtd, uuid)
+    if domain is None or not domain.isActive():
+        return 0, 0
+    _, limit, memory, *_ = domain.info()
+    return limit, memory
