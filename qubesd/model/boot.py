@@ -23,7 +23,7 @@ def has_pci(qube: Qube) -> bool:
 def virt_mode(view: View, qube: Qube) -> Value:
     if has_pci(qube):
         return "hvm"
-    template = template_of(view, qube)
+    template = template_of(view.system, qube)
     return "pvh" if template is None else own(view, template, "virt_mode", virt_mode)
 
 
@@ -41,7 +41,7 @@ def virt_mode_fits(view: View, owner: Qube, value: str) -> Value:
 
 
 def kernel(view: View, qube: Qube) -> Value:
-    template = template_of(view, qube)
+    template = template_of(view.system, qube)
     if template is None:
         return view.system.properties.get("default_kernel")
     return own(view, template, "kernel", kernel)
@@ -68,7 +68,7 @@ def kernelopts(view: View, qube: Qube) -> Value:
     if has_pci(qube):
         pci = view.kernel_options(version, True) or ""
         return pci + _SUSPEND if view.system.qubes[DOM0].features.get("suspend-s0ix") else pci
-    template = template_of(view, qube)
+    template = template_of(view.system, qube)
     if template is not None:
         return own(view, template, "kernelopts", kernelopts)
     options = view.kernel_options(version, False)
@@ -83,7 +83,7 @@ def kernelopts_rule(value: str) -> Value:
 
 def bootmode(view: View, qube: Qube) -> Value:
     """The mode that the qube itself asks for, else what its templates give their qubes, where it exists."""
-    chain = templates(view, qube)
+    chain = templates(view.system, qube)
     next(chain)
     wishes: list[Value] = [qube.features.get("boot-mode.active")]
     wishes += [own(view, template, "appvm_default_bootmode", appvm_default_bootmode) for template in chain]

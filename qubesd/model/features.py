@@ -23,12 +23,12 @@ _PRELOADING = ("qrexec", "supported-rpc.qubes.WaitForRunningSystem", "supported-
 
 def with_template(view: View, qube: Qube, name: str) -> str | None:
     """The text of the first of qube, template, template's template that has the feature; empty is a hit."""
-    return _first(templates(view, qube), name)
+    return _first(templates(view.system, qube), name)
 
 
 def with_netvm(view: View, qube: Qube, name: str) -> str | None:
     """The same along the netvms."""
-    return _first(netvms(view, qube), name)
+    return _first(netvms(view.system, qube), name)
 
 
 def with_admin(view: View, qube: Qube, name: str) -> str | None:

@@ -25,21 +25,22 @@ def named(system: System, name: Value) -> Qube | None:
     return system.qubes.get(name) if isinstance(name, str) else None
 
 
-def template_of(view: View, qube: Qube) -> Qube | None:
+def template_of(system: System, qube: Qube) -> Qube | None:
     """The template; ``None`` for the classes that have none."""
-    return named(view.system, qube.properties.get("template"))
+    return named(system, qube.properties.get("template"))
 
 
 def default_netvm(view: View, qube: Qube) -> Value:
     """Where the network comes from unless said otherwise: for a template nowhere, else the global default."""
-    return None if qube.klass is Klass.TEMPLATE else view.system.properties.get("default_netvm")
+    return _default_netvm(view.system, qube)
 
 
-def netvm_of(view: View, qube: Qube) -> Qube | None:
+def netvm_of(system: System, qube: Qube) -> Qube | None:
     """The qube that gives this one its network; ``None`` for none."""
     if qube.klass not in _NETWORKED:
         return None
-    return named(view.system, own(view, qube, "netvm", default_netvm))
+    explicit = qube.properties
+    return named(system, explicit["netvm"] if "netvm" in explicit else _default_netvm(system, qube))
 
 
 def follows_default_netvm(qube: Qube) -> bool:
@@ -47,19 +48,23 @@ def follows_default_netvm(qube: Qube) -> bool:
     return qube.klass in _NETWORKED and qube.klass is not Klass.TEMPLATE and "netvm" not in qube.properties
 
 
-def templates(view: View, qube: Qube) -> Iterator[Qube]:
+def templates(system: System, qube: Qube) -> Iterator[Qube]:
     """The qube itself, its template, its template's template."""
     step: Qube | None = qube
     while step is not None:
         yield step
-        step = template_of(view, step)
+        step = template_of(system, step)
 
 
-def netvms(view: View, qube: Qube) -> Iterator[Qube]:
+def netvms(system: System, qube: Qube) -> Iterator[Qube]:
     """The qube itself, its netvm, its netvm's netvm."""
     seen = set()
     step: Qube | None = qube
     while step is not None and step.name not in seen:
         yield step
         seen.add(step.name)
-        step = netvm_of(view, step)
+        step = netvm_of(system, step)
+
+
+def _default_netvm(system: System, qube: Qube) -> Value:
+    return None if qube.klass is Klass.TEMPLATE else system.properties.get("default_netvm")

@@ -30,7 +30,7 @@ def maxmem(view: View, qube: Qube) -> Value:
         return 0
     if own(view, qube, "virt_mode", virt_mode) == "hvm" and not _tells_its_memory(view, qube):
         return 0
-    template = template_of(view, qube)
+    template = template_of(view.system, qube)
     if template is not None:
         return own(view, template, "maxmem", maxmem)
     start = own(view, qube, "memory", memory)

@@ -25,7 +25,7 @@ def provides_network(qube: Qube) -> bool:
 
 def is_networked(view: View, qube: Qube) -> bool:
     """Whether the qube has addresses at all."""
-    return provides_network(qube) or netvm_of(view, qube) is not None
+    return provides_network(qube) or netvm_of(view.system, qube) is not None
 
 
 def ip(view: View, qube: Qube) -> Value:
@@ -83,7 +83,7 @@ def visible_gateway6(view: View, qube: Qube) -> Value:
 
 def visible_netmask(view: View, qube: Qube) -> Value:
     fake = _faked(view, qube, "net.fake-netmask")
-    return fake or (_NETMASK if netvm_of(view, qube) is not None else None)
+    return fake or (_NETMASK if netvm_of(view.system, qube) is not None else None)
 
 
 def netvm_fits(view: View, owner: Qube, value: str | None) -> Value:
@@ -95,7 +95,7 @@ def netvm_fits(view: View, owner: Qube, value: str | None) -> Value:
         raise BadPropertyValue(f"{value!r} cannot be a netvm")
     if not provides_network(netvm):
         raise BadValue(f"qube {value!r} does not provide network")
-    if any(step.name == owner.name for step in netvms(view, netvm)):
+    if any(step.name == owner.name for step in netvms(view.system, netvm)):
         raise BadValue(f"with netvm {value!r} qube {owner.name!r} would be behind itself")
     if view.running(owner.name).state != "Halted" and view.running(value).state == "Halted":
         raise QubeNotStarted(f"qube {owner.name!r} runs: start {value!r} before it becomes its netvm")
@@ -105,8 +105,8 @@ def netvm_fits(view: View, owner: Qube, value: str | None) -> Value:
 def provides_network_fits(view: View, owner: Qube, value: bool) -> Value:
     """Network cannot be withdrawn from under others, nor from under the global default."""
     if not value:
-        qubes = view.system.qubes.values()
-        used = any(netvm_of(view, qube) is owner for qube in qubes)
+        netvms_in_use = (netvm_of(view.system, qube) for qube in view.system.qubes.values())
+        used = any(netvm is not None and netvm.name == owner.name for netvm in netvms_in_use)
         if used or view.system.properties.get("default_netvm") == owner.name:
             raise BadValue(f"qube {owner.name!r} is in use as netvm")
     return value
@@ -120,7 +120,7 @@ def default_netvm_fits(view: View, owner: None, value: str | None) -> Value:
     netvm = local(view, value)
     if not provides_network(netvm):
         raise BadPropertyValue(f"qube {value!r} does not provide network")
-    for step in netvms(view, netvm):
+    for step in netvms(view.system, netvm):
         if follows_default_netvm(step):
             raise BadPropertyValue(f"qube {step.name!r} would be behind itself: set its own netvm before")
     if view.running(value).state == "Halted":
@@ -149,5 +149,5 @@ def _faked(view: View, qube: Qube, feature: str) -> str | None:
 
 
 def _of_netvm(view: View, qube: Qube, what: Callable[[View, Qube], Value]) -> Value:
-    netvm = netvm_of(view, qube)
+    netvm = netvm_of(view.system, qube)
     return None if netvm is None else what(view, netvm)

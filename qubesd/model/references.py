@@ -6,7 +6,7 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from qubesd.errors import BadPropertyValue, NoSuchLabel, QubeInUse, QubeNotHalted
 from qubesd.model.lineage import named
@@ -35,18 +35,18 @@ def is_preloaded(view: View, qube: Qube) -> bool:
     return template is not None and qube.name in template.features.get("preload-dispvm", "").split()
 
 
-def find_label(system: System, text: str) -> Label | None:
+def find_label(labels: Mapping[str, Label], text: str) -> Label | None:
     """The label of that name, or of that index written as a number or ``label-`` and a number."""
-    if text in system.labels:
-        return system.labels[text]
+    if text in labels:
+        return labels[text]
     digits = text.removeprefix("label-")
     if digits.isascii() and digits.isdigit():
-        return next((label for label in system.labels.values() if str(label.index) == digits), None)
+        return next((label for label in labels.values() if str(label.index) == digits), None)
     return None
 
 
 def label_fits(view: View, owner: Qube, value: str) -> Value:
-    label = find_label(view.system, value)
+    label = find_label(view.system.labels, value)
     if label is None:
         raise NoSuchLabel(f"no label {value!r}")
     return label.name

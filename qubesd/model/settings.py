@@ -48,7 +48,7 @@ def inherited(name: str, otherwise: Default) -> Default:
     """What the template has, live; for a qube without template what ``otherwise`` says."""
 
     def default(view: View, owner: Qube) -> Value:
-        template = template_of(view, owner)
+        template = template_of(view.system, owner)
         return otherwise(view, owner) if template is None else own(view, template, name, default)
 
     return default

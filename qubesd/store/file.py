@@ -1,0 +1,177 @@
+"""The file on the disk: one owner, replaced in one step, never half-written, never overwritten unseen.
+
+New content goes to a file beside the old one, is synced, and takes the old one's name; then the directory is
+synced. So whatever happens, and whenever, the name stands for one whole version. The version before is kept
+beside it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from qubesd.errors import StoreError
+from qubesd.model.state import System
+from qubesd.store.writing import Writer
+from qubesd.store.xml import load
+
+_MODE = 0o660
+_TRIES = 10
+"""How often the file may be replaced by another process between opening and locking it."""
+
+_Identity = tuple[int, int, int, int]
+
+
+class FileStore:
+    """The store at one path, held by one process at a time through a lock on the file itself.
+
+    The lock is a POSIX one, which a process loses when it closes the file anywhere: nothing else in this
+    process may open it. Every method blocks, on the disk only; ``save`` may run in a thread, one call at a
+    time.
+    """
+
+    def __init__(self, path: Path, group: str = "") -> None:
+        """``group`` owns what is written; empty leaves that to the system."""
+        self.path = path
+        self.previous = path.with_name(path.name + ".previous")
+        self._link = path.with_name(path.name + "~link")
+        self._group = group
+        self._writer = Writer()
+        self._held: int | None = None
+        self._seen: _Identity | None = None
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def load(self) -> System:
+        """The system in the file, which this process holds from now on; left-overs of a killed write go.
+
+        Raises:
+            StoreError: there is no file, another process holds it, or it is damaged. It was not touched.
+        """
+        self.close()
+        try:
+            fd = self._open()
+            self._hold(fd)
+            with open(fd, "rb", closefd=False) as file:
+                system = load(file.read(), str(self.path))
+            for left in self.path.parent.glob(f"{self.path.name}~*"):
+                left.unlink()
+        except OSError as error:
+            self.close()
+            raise StoreError(f"{self.path}: cannot be read: {_reason(error)}") from error
+        except StoreError:
+            self.close()
+            raise
+        return system
+
+    def save(self, system: System) -> None:
+        """Replace the file; when this returns, the system survives a loss of power.
+
+        Raises:
+            StoreError: the file holds what it held before, and why. Among the reasons: somebody else changed
+                the file since this process read or wrote it.
+        """
+        data = self._writer.dump(system)
+        try:
+            if self._on_disk() != self._seen:
+                raise StoreError(
+                    f"{self.path}: changed by someone else, nothing was written: restart to take it over"
+                )
+            self._hold(self._replace(data))
+        except (OSError, LookupError) as error:
+            raise StoreError(f"{self.path}: cannot be written: {_reason(error)}") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._held is not None:
+            os.close(self._held)
+        self._held = self._seen = None
+
+    def _open(self) -> int:
+        """The open, locked file that the path stands for."""
+        for _ in range(_TRIES):
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self._lock(fd)
+                if _identity(os.fstat(fd)) == self._on_disk():
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        raise StoreError(f"{self.path}: somebody else keeps replacing it")
+
+    def _lock(self, fd: int) -> None:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise StoreError(f"{self.path}: held by another process, is a qubesd running?") from error
+
+    def _hold(self, fd: int) -> None:
+        self.close()
+        self._held = fd
+        self._seen = _identity(os.fstat(fd))
+
+    def _on_disk(self) -> _Identity | None:
+        try:
+            return _identity(os.stat(self.path))
+        except FileNotFoundError:
+            return None
+
+    def _replace(self, data: bytes) -> int:
+        """Make ``data`` the content behind the path; returns the new file, open and locked."""
+        fd, name = tempfile.mkstemp(prefix=f"{self.path.name}~", dir=self.path.parent)
+        try:
+            os.fchmod(fd, _MODE)
+            if self._group:
+                shutil.chown(name, group=self._group)
+            with open(fd, "wb", closefd=False) as file:
+                file.write(data)
+            os.fsync(fd)
+            self._lock(fd)
+            self._keep_previous()
+            os.replace(name, self.path)
+            try:
+                self._sync_directory()
+            except OSError:
+                self._put_back()
+                raise
+        except BaseException:
+            os.close(fd)
+            Path(name).unlink(missing_ok=True)
+            raise
+        return fd
+
+    def _keep_previous(self) -> None:
+        if self._seen is not None:
+            self._link.unlink(missing_ok=True)
+            os.link(self.path, self._link)
+            os.replace(self._link, self.previous)
+
+    def _put_back(self) -> None:
+        """Undo a replacement that may not last: the caller will be told that nothing changed."""
+        if self._seen is None:
+            self.path.unlink()
+        else:
+            os.link(self.previous, self._link)
+            os.replace(self._link, self.path)
+
+    def _sync_directory(self) -> None:
+        fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _identity(stat: os.stat_result) -> _Identity:
+    """What tells one version of a file from another."""
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

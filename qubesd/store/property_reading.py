@@ -1,0 +1,93 @@
+"""Elements to properties, of a qube or of the system; each goes through its own form and rule."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from lxml import etree
+
+from qubesd.errors import QubesError
+from qubesd.model.properties import Property, Settable
+from qubesd.model.references import find_label
+from qubesd.model.state import Klass, Label, Qube, Value
+from qubesd.store.elements import Misread, attribute, children, content
+
+_log = logging.getLogger(__name__)
+
+_OLDER = {
+    ("dispvm_allowed", "True"): ("template_for_dispvms", "True"),
+    ("dispvm_allowed", "False"): ("template_for_dispvms", "False"),
+    ("hvm", "True"): ("virt_mode", "hvm"),
+    ("hvm", "False"): ("virt_mode", "pv"),
+}
+"""Properties and values as earlier versions wrote them, and as they are written now."""
+
+_TEMPLATES = {Klass.APP: (Klass.TEMPLATE,), Klass.DISPOSABLE: (Klass.APP, Klass.STANDALONE)}
+"""The classes of qubes that can be the template of a class."""
+
+
+@dataclass(slots=True)
+class Properties:
+    """What was read: typed values, the texts of those that are fields of a qube's record, and the elements
+    whose value names a qube."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    record: dict[str, str] = field(default_factory=dict)
+    references: list[etree._Element] = field(default_factory=list)
+
+
+def read_properties(
+    parent: etree._Element | None, table: Mapping[str, Property], labels: Mapping[str, Label]
+) -> Properties:
+    """The explicit properties in ``parent``.
+
+    A property that this version does not know is kept as the text that it is, and written back: a later
+    version may have meant something by it.
+    """
+    read = Properties()
+    for element in children(parent, "property"):
+        written = (attribute(element, "name"), element.get("ref", content(element)))
+        name, text = _OLDER.get(written, written) if written[0] not in table else written
+        if name in read.values or name in read.record:
+            raise Misread(element, f"property {name!r} stands twice")
+        line = table.get(name)
+        if line is None:
+            _log.warning("line %d: unknown property %r is kept as it is", element.sourceline, name)
+            read.values[name] = text
+        elif line.stored is not None:
+            read.record[name] = text
+        elif line.settable is Settable.NO:
+            _log.warning("line %d: computed property %r is left out", element.sourceline, name)
+        else:
+            read.values[name] = _value(element, line, text, labels)
+            if line.type == "vm" and text:
+                read.references.append(element)
+    return read
+
+
+def check_references(
+    references: Iterable[etree._Element], owner: Qube | None, qubes: Mapping[str, Qube]
+) -> None:
+    """Every qube that is named is there, and a template is of the right class."""
+    for element in references:
+        name, text = element.get("name"), element.get("ref", content(element))
+        if text not in qubes:
+            raise Misread(element, f"property {name!r} names {text!r}, and there is no such qube")
+        if name == "template" and owner is not None:
+            klass = qubes[text].klass
+            if klass not in _TEMPLATES[owner.klass]:
+                raise Misread(element, f"{text!r} of class {klass} cannot be the template of a {owner.klass}")
+
+
+def _value(element: etree._Element, line: Property, text: str, labels: Mapping[str, Label]) -> Value:
+    try:
+        if line.type == "label":
+            label = find_label(labels, text)
+            if label is None:
+                raise Misread(element, f"there is no label {text!r}")
+            return label.name
+        return line.rule(line.coarse(text.encode()))
+    except QubesError as error:
+        raise Misread(element, f"property {line.name!r}: {error}") from error
