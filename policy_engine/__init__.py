@@ -1,1 +1,51 @@
-"""The policy language: text to rules, rules and a world to a decision; imports nothing of ours."""
+"""The policy language: text to rules, rules and a world to a decision; imports nothing of ours.
+
+>>> policy = load(DirectorySource())
+>>> decide(policy, Request.of("admin.vm.Start+", "mgmt", "work"), world)
+"""
+
+from policy_engine.decide import decide
+from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
+from policy_engine.errors import PolicyError, WorldError
+from policy_engine.format import format_rule
+from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
+from policy_engine.model import Action, Allow, Ask, Deny, Inclusion, Rule, Selector
+from policy_engine.policy import Policy
+from policy_engine.respond import respond, settle, take
+from policy_engine.source import DirectorySource, MemorySource, PolicySource
+from policy_engine.visible import visible
+from policy_engine.world import QubeFacts, World
+
+__all__ = [
+    "CONFIGURED",
+    "LEGACY",
+    "RUNTIME",
+    "Action",
+    "Allow",
+    "Allowed",
+    "Ask",
+    "Asked",
+    "Decision",
+    "Denied",
+    "Deny",
+    "DirectorySource",
+    "Inclusion",
+    "Loader",
+    "MemorySource",
+    "Policy",
+    "PolicyError",
+    "PolicySource",
+    "QubeFacts",
+    "Request",
+    "Rule",
+    "Selector",
+    "World",
+    "WorldError",
+    "decide",
+    "format_rule",
+    "load",
+    "respond",
+    "settle",
+    "take",
+    "visible",
+]

@@ -1,0 +1,109 @@
+"""The question put to a policy, and its three possible answers: values, all of them, denials too."""
+
+from typing import Literal, NamedTuple
+
+from policy_engine.model import Rule
+
+DenialKind = Literal[
+    "rule",
+    "no-rule",
+    "bad-target",
+    "not-dispvm-template",
+    "no-dispvm-base",
+    "no-target",
+    "needs-autostart",
+    "nothing-to-ask",
+    "loopback",
+    "relay-not-set",
+    "transport-not-set",
+    "requested-source-unknown",
+    "requested-source-not-remote",
+    "requested-source-not-relay",
+    "user",
+    "not-a-choice",
+    "bad-agent-answer",
+]
+
+
+class Request(NamedTuple):
+    """One call as its caller put it.
+
+    Attributes:
+        argument: begins with ``+``; ``+`` alone is the empty argument.
+        source: the calling qube, as its transport names it.
+        target: what the caller asked for; empty counts as ``@default``.
+        requested_source: a RemoteVM in whose name a relay calls; ``None`` or empty for the source itself.
+    """
+
+    service: str
+    argument: str
+    source: str
+    target: str
+    requested_source: str | None = None
+
+    @classmethod
+    def of(
+        cls, service_and_argument: str, source: str, target: str, requested_source: str | None = None
+    ) -> "Request":
+        """The request for ``SERVICE+ARGUMENT``, split at the first ``+``; without one the argument is ``+``."""
+        service, _, argument = service_and_argument.partition("+")
+        return cls(service, "+" + argument, source, target, requested_source)
+
+
+class Allowed(NamedTuple):
+    """The call may be made.
+
+    Attributes:
+        target: where it goes: ``dom0``, a name, ``uuid:...``, or ``@dispvm:`` and one of these.
+        requested_target: the caller's target after checking; ``@default`` if there is no such qube.
+        source: in whose name: the requested source, if there was one.
+        user: ``None`` for the target's default.
+        autostart: whether the target may be started for it.
+        notify: whether to tell the source's GUI qube.
+        rule: the rule that decided.
+    """
+
+    target: str
+    requested_target: str
+    source: str
+    user: str | None
+    autostart: bool
+    notify: bool
+    rule: Rule
+
+
+class Asked(NamedTuple):
+    """The user of the source's GUI qube has to choose; ``settle`` takes the answer.
+
+    Attributes:
+        targets: the choices, sorted by code point; at least one.
+        default_target: the one to preselect, if any.
+
+    The others are those of ``Allowed``, once there is a choice.
+    """
+
+    targets: tuple[str, ...]
+    default_target: str | None
+    requested_target: str
+    source: str
+    user: str | None
+    autostart: bool
+    notify: bool
+    rule: Rule
+
+
+class Denied(NamedTuple):
+    """The call may not be made.
+
+    Attributes:
+        kind: why.
+        notify: whether to tell the calling qube's GUI qube.
+        rule: the rule that led here; ``None`` if there was none.
+    """
+
+    kind: DenialKind
+    notify: bool
+    rule: Rule | None = None
+
+
+Decision = Allowed | Asked | Denied

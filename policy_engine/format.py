@@ -1,0 +1,31 @@
+"""A rule → its line, such that reading the line gives the same rule. Defaults are left out."""
+
+from policy_engine.model import Action, Allow, Ask, Deny, Rule, token
+
+
+def format_rule(rule: Rule) -> str:
+    """The rule as one line of a policy file, fields parted by single blanks, without a line end."""
+    fields = (rule.service, rule.argument, token(rule.source), token(rule.target), format_action(rule.action))
+    return " ".join(fields)
+
+
+def format_action(action: Action) -> str:
+    """The action and those of its parameters that differ from their defaults."""
+    match action:
+        case Deny(notify):
+            return "deny" if notify else "deny notify=no"
+        case Allow():
+            words = ["allow"]
+        case Ask():
+            words = ["ask"]
+    if action.target is not None:
+        words.append(f"target={token(action.target)}")
+    if isinstance(action, Ask) and action.default_target is not None:
+        words.append(f"default_target={token(action.default_target)}")
+    if action.user is not None:
+        words.append(f"user={action.user}")
+    if not action.autostart:
+        words.append("autostart=no")
+    if action.notify:
+        words.append("notify=yes")
+    return " ".join(words)

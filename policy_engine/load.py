@@ -1,0 +1,236 @@
+"""Files and includes → a policy, all or nothing (policy language, sections 1 and 2)."""
+
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from policy_engine.errors import PolicyError, quoted, quoted_path
+from policy_engine.model import ANY, AdminQube, AnyQube, Deny, Inclusion, Rule
+from policy_engine.parse import Compat, Fields, Include, IncludeDirectory, IncludeService
+from policy_engine.policy import Policy
+from policy_engine.read import MAX_FILE, DirectiveLine, Origin, Step, read
+from policy_engine.source import DirectorySource, PolicySource
+
+RUNTIME = "/run/qubes/policy.d"
+CONFIGURED = "/etc/qubes/policy.d"
+LEGACY = "/etc/qubes-rpc/policy"
+
+MAX_RULES = 100_000
+MAX_READINGS = 20_000
+MAX_DEPTH = 100
+"""Bounds of ours on one policy: rules, readings of a file, and how deep files include each other."""
+
+_POLICY_NAME = re.compile(r"[0-9a-z_.-]+")
+_LEGACY_NAME = re.compile(r"[A-Za-z0-9+._-]+")
+_LEGACY_PASSED_OVER = (".rpmsave", ".rpmnew", ".swp")
+
+
+class Loader:
+    """Loads a policy, again and again: what did not change since the last time is not read anew.
+
+    Args:
+        directories: the policy directories, the one of highest precedence first.
+        legacy: the directory that ``!compat-4.0`` reads.
+
+    Not to be shared between threads.
+    """
+
+    def __init__(
+        self,
+        source: PolicySource,
+        directories: Sequence[str] = (RUNTIME, CONFIGURED),
+        legacy: str = LEGACY,
+    ) -> None:
+        self._source = source
+        self._directories = tuple(directories)
+        self._legacy = legacy
+        self._fields = Fields()
+        self._known: dict[Origin, _Reading] = {}
+
+    def load(self) -> Policy:
+        """The policy as the files are now.
+
+        Raises:
+            PolicyError: the first error in order of loading.
+        """
+        loading = _Loading(self._source, self._legacy, self._fields, self._known)
+        try:
+            loading.top_level(self._directories)
+        except PolicyError:
+            # Keep what is good of both, so that the repaired policy is loaded as quickly.
+            self._known = {**self._known, **loading.readings}
+            raise
+        self._known = loading.readings
+        return Policy(loading.rules, loading.files, loading.warnings)
+
+
+def load(
+    source: PolicySource | None = None,
+    directories: Sequence[str] = (RUNTIME, CONFIGURED),
+    legacy: str = LEGACY,
+) -> Policy:
+    """The policy of these directories, read once; by default from the real file system. Raises ``PolicyError``."""
+    return Loader(source or DirectorySource(), directories, legacy).load()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a file of this content has to say when read for this origin."""
+
+    content: bytes
+    steps: list[Step]
+
+
+class _Loading:
+    """One run of the loader."""
+
+    def __init__(
+        self, source: PolicySource, legacy: str, fields: Fields, known: dict[Origin, _Reading]
+    ) -> None:
+        self.rules: list[Rule] = []
+        self.files: dict[str, None] = {}
+        self.warnings: list[str] = []
+        self.readings: dict[Origin, _Reading] = {}
+        self._source = source
+        self._legacy = legacy
+        self._fields = fields
+        self._known = known
+        self._open: set[tuple[str, bool]] = set()
+        self._count = 0
+
+    def top_level(self, directories: Iterable[str]) -> None:
+        """Read the files of the policy directories, each name from the first directory that has it."""
+        found: dict[str, str] = {}
+        for directory in directories:
+            for name in self._policy_names(directory):
+                found.setdefault(name, directory)
+        for name in sorted(found):
+            path = posixpath.join(found[name], name)
+            self._file(Origin(path), found[name], self._source.resolve(path))
+
+    def _policy_names(self, directory: str) -> list[str]:
+        """The names of a directory's policy files, sorted. Raises ``PolicyError``: io, file-name."""
+        names = sorted(name for name in self._list(directory) if name.endswith(".policy") and name[0] != ".")
+        for name in names:
+            if not _POLICY_NAME.fullmatch(name):
+                message = "expected a file name of a-z, 0-9, '_', '.' and '-'"
+                raise PolicyError("file-name", message, file=posixpath.join(directory, name))
+        return names
+
+    def _list(self, directory: str) -> list[str]:
+        try:
+            return self._source.names(directory)
+        except OSError as error:
+            raise _io(directory, error) from None
+
+    def _file(self, origin: Origin, base: str, path: str) -> None:
+        """Read a file; ``path`` is the same file with all links resolved."""
+        opened = (path, origin.legacy is None)
+        if opened in self._open:
+            raise origin.error("include-loop", f"this file includes itself, by way of {_trail(origin)}")
+        self._count += 1
+        if self._count > MAX_READINGS:
+            raise origin.error("io", f"more than {MAX_READINGS} files are included")
+        if len(self._open) == MAX_DEPTH:
+            raise origin.error("io", f"files include each other more than {MAX_DEPTH} deep")
+        self._open.add(opened)
+        self.files.setdefault(origin.file)
+        for step in self._steps(origin):
+            if isinstance(step, DirectiveLine):
+                self._follow(step, origin, base)
+            else:
+                self._add(step, origin)
+        self._open.remove(opened)
+
+    def _steps(self, origin: Origin) -> Iterable[Step]:
+        try:
+            content = self._source.read(origin.file, MAX_FILE + 1)
+        except OSError as error:
+            raise _io(origin.file, error) from None
+        if len(content) > MAX_FILE:
+            raise origin.error("io", f"a policy file has at most {MAX_FILE} bytes")
+        known = self._known.get(origin)
+        if known is not None and known.content == content:
+            self.readings[origin] = known
+            yield from known.steps
+            return
+        steps = []
+        for step in read(content, origin, self._fields):
+            steps.append(step)
+            yield step
+        self.readings[origin] = _Reading(content, steps)
+
+    def _add(self, rules: Sequence[Rule], origin: Origin) -> None:
+        self.rules.extend(rules)
+        if len(self.rules) > MAX_RULES:
+            raise origin.error("io", f"a policy has at most {MAX_RULES} rules")
+
+    def _follow(self, step: DirectiveLine, origin: Origin, base: str) -> None:
+        """Carry out a directive; ``base`` is what its relative paths are relative to."""
+        within = Inclusion(origin.file, step.line, origin.included_from)
+        match step.directive:
+            case Include(path):
+                self._include(path, step, origin, base, origin.legacy, within)
+            case IncludeService(service, argument, path):
+                self._include(path, step, origin, base, (service, argument), within)
+            case IncludeDirectory(path):
+                directory = self._source.resolve(posixpath.join(base, path))
+                if not self._source.is_directory(directory):
+                    message = f"expected a directory, found {quoted(path)}"
+                    raise origin.error("not-a-directory", message, step.line, step.column)
+                for name in self._policy_names(directory):
+                    file = posixpath.join(directory, name)
+                    self._file(Origin(file, within), base, self._source.resolve(file))
+            case Compat():
+                place = f"{quoted_path(origin.file)}:{step.line}"
+                self.warnings.append(
+                    f"{place}: !compat-4.0 is transitional, {self._legacy} should be converted"
+                )
+                self._legacy_directory(within)
+
+    def _include(
+        self,
+        path: str,
+        step: DirectiveLine,
+        origin: Origin,
+        base: str,
+        legacy: tuple[str, str] | None,
+        within: Inclusion,
+    ) -> None:
+        file = self._source.resolve(posixpath.join(base, path))
+        if not self._source.is_file(file):
+            message = f"expected a file, found {quoted(path)}"
+            raise origin.error("not-a-file", message, step.line, step.column)
+        self._file(Origin(file, within, legacy), base, file)
+
+    def _legacy_directory(self, within: Inclusion) -> None:
+        """Read the directory of Qubes 4.0, where a file's name is the service and argument of its rules."""
+        called = []
+        for name in self._list(self._legacy):
+            if name[0] == "." or name.endswith(_LEGACY_PASSED_OVER) or not _LEGACY_NAME.fullmatch(name):
+                continue
+            service, plus, argument = name.partition("+")
+            called.append((service, not plus, plus + argument or ANY, name))
+        for service, any_argument, argument, name in sorted(called):
+            file = self._source.resolve(posixpath.join(self._legacy, name))
+            origin = Origin(file, within, (service, argument))
+            self._file(origin, self._legacy, file)
+            if not any_argument:
+                # 4.0 denied at the end of every file; after one without argument, later rules have a say.
+                for target in (AnyQube(), AdminQube()):
+                    rule = Rule(service, argument, AnyQube(), target, Deny(), file, None, within)
+                    self._add((rule,), origin)
+
+
+def _io(path: str, error: OSError) -> PolicyError:
+    return PolicyError("io", f"cannot be read: {error.strerror}", file=path)
+
+
+def _trail(origin: Origin) -> str:
+    """The directives that led to a file, the latest first."""
+    steps, inclusion = [], origin.included_from
+    while inclusion is not None:
+        steps.append(f"{quoted_path(inclusion.file)}:{inclusion.line}")
+        inclusion = inclusion.within
+    return ", ".join(steps)
