@@ -1,0 +1,181 @@
+"""The tour: the same calls made as alice, as bob and as dom0, and what each was answered."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker import client
+from qubesd.config import Config
+from tools.demo.callers import QUBES, Ending, Outcome, attempt, rows, socket_of
+from tools.demo.colour import Colours
+
+CALLERS = ("alice", "bob", "dom0")
+NEW_QUBE = "alice-notes"
+AUDIT_TAIL = 64 * 1024
+"""Bytes at the end of the audit log among which the tour looks for its own call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A call that all three make."""
+
+    service: str
+    target: str = "dom0"
+    argument: str = ""
+    payload: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(
+            filter(None, [self.service + (f"+{self.argument}" if self.argument else ""), self.payload])
+        )
+
+
+STEPS = (
+    Step("admin.vm.property.Get", "team-web", "label"),
+    Step("admin.vm.property.Set", "team-web", "label", "purple"),
+    Step("admin.vm.property.Set", "team-web", "memory", "500"),
+    Step("admin.vm.Start", "team-web"),
+    Step("admin.vm.CurrentState", "team-web"),
+    Step("admin.vm.property.Get", "vault", "label"),
+    Step("admin.vm.property.Get", "no-such-qube", "label"),
+    Step("admin.vm.tag.Set", "vault", "managed-by-alice"),
+    Step("admin.property.Get", "dom0", "default_netvm"),
+)
+UNDO = (
+    Step("admin.vm.tag.Remove", "vault", "managed-by-alice"),
+    Step("admin.vm.property.Reset", "team-web", "memory"),
+    Step("admin.vm.property.Set", "team-web", "label", "orange"),
+)
+"""What dom0 does after the steps, so that the next tour finds the system as this one did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tour:
+    """``sockets`` is the way in of each caller; ``say`` prints a line."""
+
+    config: Config
+    sockets: Mapping[str, Path]
+    colours: Colours
+    say: Callable[[str], None]
+
+    @classmethod
+    def of(cls, config: Config, colours: Colours, say: Callable[[str], None]) -> Tour:
+        return cls(config, {caller: socket_of(config, caller) for caller in CALLERS}, colours, say)
+
+    def show(self) -> None:
+        """All of it; leaves the system as it was."""
+        self._lists()
+        self._same_calls()
+        self._new_qube()
+        self._denied_call()
+
+    def _call(self, caller: str, step: Step) -> Outcome:
+        path = self.sockets[caller]
+        return attempt(path, step.service, step.target, step.argument, step.payload.encode())
+
+    def _seen(self, caller: str) -> dict[str, str]:
+        """The qubes in this caller's list, each with its state."""
+        return {row["name"]: row["state"] for row in rows(client.call(self.sockets[caller], QUBES))}
+
+    def _lists(self) -> None:
+        self._title(f"One list, three callers: {QUBES}")
+        seen = {caller: self._seen(caller) for caller in CALLERS}
+        self._row("", 16, [(caller, self.colours.title) for caller in CALLERS])
+        for name in seen["dom0"]:
+            states = [seen[caller].get(name) for caller in CALLERS]
+            cells = [(state, self.colours.good) if state else ("-", self.colours.faint) for state in states]
+            self._row(name, 16, cells)
+
+    def _same_calls(self) -> None:
+        self._title("The same calls, made as each of them")
+        self._row("", 52, [(caller, self.colours.title) for caller in CALLERS])
+        for step in STEPS:
+            outcomes = [self._call(caller, step) for caller in CALLERS]
+            self._row(f"{step.target:<13} {step}", 52, [self._cell(outcome) for outcome in outcomes])
+        for step in UNDO:
+            self._call("dom0", step)
+        self.say("")
+        self.say(
+            "Only dom0 can tell a qube that is hidden (vault) from one that is not there (no-such-qube)."
+        )
+
+    def _new_qube(self) -> None:
+        self._title("A qube of her own")
+        create = Step("admin.vm.Create.AppVM", "dom0", "debian-12", f"name={NEW_QUBE} label=yellow")
+        for caller in ("bob", "alice"):
+            self._one(caller, create)
+        for caller in CALLERS:
+            sees = NEW_QUBE in self._seen(caller)
+            answer = self.colours.good("sees it") if sees else self.colours.faint("does not see it")
+            self.say(f"  {caller:<6} {QUBES:<68} {answer}")
+        self._one("alice", Step("admin.vm.Remove", NEW_QUBE))
+
+    def _denied_call(self) -> None:
+        self._title("A denied call, and what only dom0 can see of it")
+        kill = Step("admin.vm.Kill", "team-web")
+        denied = self._call("bob", kill)
+        self.say(f"  bob    team-web {kill}")
+        self.say(f"         is told    {self.colours.bad(denied.text)}")
+        record = self._audited("bob", kill)
+        self.say(f"         the audit  {json.dumps(record)}")
+        self.say(f"         the rule   {self.colours.odd(_rule_text(str(record.get('rule', ''))))}")
+        self._one("alice", kill)
+
+    def _one(self, caller: str, step: Step) -> None:
+        text, colour = self._cell(self._call(caller, step))
+        self.say(f"  {caller:<6} {step.target + ' ' + str(step):<68} {colour(text)}")
+
+    def _audited(self, caller: str, step: Step) -> dict[str, object]:
+        """The newest audit record of this call. Records are written at the end of the daemon's turn, so that
+        of a call is there once a later call is answered."""
+        client.call(self.sockets["dom0"], "admin.vmclass.List")
+        for line in reversed(_tail(self.config.audit_log, AUDIT_TAIL)):
+            record: dict[str, object] = json.loads(line)
+            if (record.get("caller"), record.get("service")) == (caller, step.service):
+                return record
+        raise LookupError(f"{self.config.audit_log}: no record of {step.service} by {caller}")
+
+    def _cell(self, outcome: Outcome) -> tuple[str, Callable[[str], str]]:
+        match outcome.ending:
+            case Ending.DONE:
+                return _brief(outcome.text), self.colours.good
+            case Ending.DENIED:
+                return "denied", self.colours.bad
+            case Ending.FAILED:
+                return outcome.text.partition(":")[0], self.colours.odd
+
+    def _title(self, text: str) -> None:
+        self.say("")
+        self.say(self.colours.title(text))
+
+    def _row(self, head: str, width: int, cells: Sequence[tuple[str, Callable[[str], str]]]) -> None:
+        # Padded before it is coloured: marks have no width on the screen, but they have length.
+        self.say("  " + f"{head:<{width}}" + "".join(mark(f"{text:<10}") for text, mark in cells).rstrip())
+
+
+def _brief(answer: str) -> str:
+    """What fits a column: of a property its value, of a state its last word, of nothing ``ok``."""
+    return answer.split(" ")[-1].rpartition("=")[2] or "ok"
+
+
+def _tail(path: Path, size: int) -> list[bytes]:
+    """The whole lines among the last bytes of a file."""
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - size)
+        file.seek(start)
+        lines = file.read().splitlines()
+    return lines[1:] if start else lines
+
+
+def _rule_text(rule: str) -> str:
+    """``FILE:LINE`` with the text of that line, words one blank apart."""
+    name, _, line = rule.rpartition(":")
+    try:
+        text = Path(name).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+    except (OSError, ValueError, IndexError):
+        return rule or "no rule"
+    return f"{rule}: {' '.join(text.split())}"
