@@ -135,7 +135,7 @@ class Connection:
         self._handle, self._callback = answer
 
     def _connect_and_listen(self) -> tuple[Any, int]:
-        """On a worker thread: connect, ask for news, and for signs of life where libvirt's driver has them."""
+        """On a worker thread: connect, ask for news, and for signs of life where a driver has them."""
         handle = self._connect(self._uri)
         with contextlib.suppress(libvirt.libvirtError):  # what is in our own process cannot fall silent
             handle.setKeepAlive(*_KEEPALIVE)

@@ -119,10 +119,14 @@ def _create_paused(libvirtd: Any, document: str) -> int:
     domain = libvirtd.defineXML(document)
     try:
         domain.create()
+    except libvirt.libvirtError:
+        if not domain.isActive():  # else it ran before
+            domain.undefine()
+        raise
+    try:
         domain.suspend()
     except libvirt.libvirtError:
-        if domain.isActive():
-            domain.destroy()
+        _destroy(libvirtd, domain.UUIDString())
         domain.undefine()
         raise
     return int(libvirtd.lookupByUUID(domain.UUID()).ID())

@@ -1,0 +1,134 @@
+"""Events of the life cycle, with the keys that they have on the wire (``spec/events.md`` 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qubesd.events import Keys, WireEvent
+
+
+@dataclass(frozen=True, slots=True)
+class DomainEvent(WireEvent):
+    """Something about the run of one qube."""
+
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStartStep(DomainEvent):
+    """A step of a start. ``start_guid`` says that a GUI is to come up with the qube, as with every start over
+    the API."""
+
+    def keys(self) -> Keys:
+        return (("start_guid", "True"),)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPreStart(DomainStartStep):
+    """``mem_required`` is what the start asks of the host, in bytes."""
+
+    kind = "domain-pre-start"
+    ahead = True
+
+    mem_required: int
+
+    def keys(self) -> Keys:
+        return (("start_guid", "True"), ("mem_required", str(self.mem_required)))
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPreSpawn(DomainStartStep):
+    kind = "domain-pre-spawn"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class DomainSpawn(DomainStartStep):
+    kind = "domain-spawn"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStart(DomainStartStep):
+    kind = "domain-start"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFailure(DomainEvent):
+    """``reason`` is the text that the caller got as well."""
+
+    reason: str
+
+    def keys(self) -> Keys:
+        return (("reason", self.reason),)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStartFailed(DomainFailure):
+    kind = "domain-start-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainShutdownFailed(DomainFailure):
+    kind = "domain-shutdown-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainVerifyFiles(DomainEvent):
+    kind = "domain-verify-files"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainQdbCreate(DomainEvent):
+    kind = "domain-qdb-create"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPreShutdown(DomainEvent):
+    kind = "domain-pre-shutdown"
+    ahead = True
+
+    force: bool
+
+    def keys(self) -> Keys:
+        return (("force", str(self.force)),)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStopped(DomainEvent):
+    """The domain is gone."""
+
+    kind = "domain-stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainShutdown(DomainEvent):
+    """The stop has been dealt with: the qube is halted."""
+
+    kind = "domain-shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPrePaused(DomainEvent):
+    kind = "domain-pre-paused"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPaused(DomainEvent):
+    kind = "domain-paused"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPreUnpaused(DomainEvent):
+    kind = "domain-pre-unpaused"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class DomainUnpaused(DomainEvent):
+    kind = "domain-unpaused"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainResumed(DomainEvent):
+    kind = "domain-resumed"

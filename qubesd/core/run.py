@@ -1,0 +1,83 @@
+"""What this run of the daemon knows of one qube's domain, and how to wait for news of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from qubesd.model.view import Running
+from qubesd.virt.hypervisor import Domain, DomainState
+
+OFF = Domain(DomainState.OFF)
+
+_WORDS = {
+    DomainState.RUNNING: "Running",
+    DomainState.PAUSED: "Paused",
+    DomainState.SUSPENDED: "Suspended",
+    DomainState.STOPPING: "Halting",
+    DomainState.CRASHED: "Crashed",
+}
+
+
+def _held() -> asyncio.Event:
+    """An event that is set: there is nothing to wait for."""
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One qube's life. It is kept by uuid, so a later qube of the same name begins with one of its own.
+
+    ``announced`` says that somebody was told of the domain and must be told when it stops; ``stop_pending``
+    that it stopped and that this was not dealt with yet.
+    """
+
+    uuid: str
+    name: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    domain: Domain = OFF
+    starting: bool = False
+    announced: bool = False
+    stop_pending: bool = False
+    halted: asyncio.Event = field(default_factory=_held)
+    """Set while no domain is announced and no stop is pending."""
+    _expected: list[tuple[DomainState, asyncio.Future[None]]] = field(default_factory=list)
+
+    def announce(self) -> None:
+        """From here on, the end of this domain is an event."""
+        self.announced = True
+        self.halted.clear()
+
+    def turn(self, domain: Domain) -> None:
+        """Take in news: the domain is now this. Only who made it knows since when it runs."""
+        if domain.state is not DomainState.OFF and domain.start_time is None:
+            domain = replace(domain, start_time=self.domain.start_time)
+        self.domain = domain
+        if domain.state is DomainState.OFF and self.announced:
+            self.announced = False
+            self.stop_pending = True
+        for state, told in self._expected:
+            if state is domain.state and not told.done():
+                told.set_result(None)
+
+    @contextmanager
+    def expecting(self, state: DomainState) -> Iterator[asyncio.Future[None]]:
+        """A future that is done with the next news of that state, also if it has changed again since."""
+        entry = (state, asyncio.get_running_loop().create_future())
+        self._expected.append(entry)
+        try:
+            yield entry[1]
+        finally:
+            self._expected.remove(entry)
+            entry[1].cancel()
+
+    def shown(self) -> Running:
+        """The run as everybody sees it (``spec/domains.md`` 6.1)."""
+        if self.domain.state is DomainState.OFF:
+            return Running(state="Dying" if self.stop_pending else "Halted")
+        word = "Transient" if self.starting else _WORDS[self.domain.state]
+        return Running(word, self.domain.xid, self.domain.start_time)
