@@ -2,7 +2,7 @@
 
 The specification adds and removes texts, rule by rule from the last to the first. So the first rule that
 speaks of a text settles it, and that is how it is done here: forwards, on bits. The low bits stand for the
-qubes of the world, as many above for ``@dispvm:`` and the same qubes, and three more for texts that name none.
+qubes of the world, as many above for ``@dispvm:`` and the same qubes, and three more for other texts.
 """
 
 from policy_engine.model import (
@@ -20,7 +20,6 @@ from policy_engine.model import (
     Selector,
     Tagged,
     Typed,
-    token,
 )
 from policy_engine.policy import Plan
 from policy_engine.world import DISPOSABLE_BASES, INTERNAL, RUNNING, World, selector_key
@@ -29,7 +28,7 @@ from policy_engine.world import DISPOSABLE_BASES, INTERNAL, RUNNING, World, sele
 def choices(plan: Plan, ask: Ask, source: str, world: World) -> tuple[str, ...]:
     """The targets that the user may choose, sorted by code point; perhaps none."""
     if ask.target is not None:
-        text = token(ask.target)
+        text = ask.target.token
         text = DOM0 if text in DOM0_TEXTS else text
         return (text,) if ask.autostart or is_running(text, world) else ()
 
@@ -63,7 +62,7 @@ def preselected(ask: Ask, targets: tuple[str, ...], source: str, world: World) -
     """The choice that ``default_target=`` names; ``None`` if it names none of the choices."""
     if ask.default_target is None:
         return None
-    text = token(ask.default_target)
+    text = ask.default_target.token
     if text in DOM0_TEXTS:
         text = DOM0
     elif text == "@dispvm":

@@ -5,7 +5,7 @@ The steps are those of sections 5 to 7 of the policy language.
 
 from policy_engine.choices import choices, is_running, preselected
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
-from policy_engine.model import DOM0, DOM0_TEXTS, Allow, Ask, Deny, Rule, token
+from policy_engine.model import DOM0, DOM0_TEXTS, Allow, Ask, Deny, Rule
 from policy_engine.policy import Plan, Policy
 from policy_engine.world import World, disposable_keys, disposable_tag_keys
 
@@ -97,24 +97,26 @@ def _target_keys(target: str, source: str, world: World) -> frozenset[str]:
 
 def resolve(rule: Rule, allow: Allow, target: str, source: str, world: World) -> Allowed | Denied:
     """Where a call to the prepared ``target`` goes by a rule that allows it (section 7.2)."""
-    where = target
-    if allow.target is not None:
-        redirected = prepare(token(allow.target), world)
-        if isinstance(redirected, Denied):
-            return redirected._replace(rule=rule)
-        where = redirected
-    if where == "@default":
-        return Denied("no-target", True, rule)
-    if where == "@dispvm":
-        base = world.disposable_base(source)
-        if base is None:
-            return Denied("no-dispvm-base", True, rule)
-        where = f"@dispvm:{base.name}"
-    elif where == "@adminvm":
-        where = DOM0
+    where = target if allow.target is None else allow.target.token
+    if where not in world.residents:
+        reached = _reached(where, source, world)
+        if isinstance(reached, Denied):
+            return reached._replace(rule=rule)
+        where = reached
     if not allow.autostart and not is_running(where, world):
         return Denied("needs-autostart", allow.notify, rule)
     return Allowed(where, target, source, allow.user, allow.autostart, allow.notify, rule)
+
+
+def _reached(token: str, source: str, world: World) -> str | Denied:
+    """What a target or redirect that is no qube of the world comes to."""
+    prepared = prepare(token, world)
+    if prepared == "@default":
+        return Denied("no-target", True)
+    if prepared == "@dispvm":
+        base = world.disposable_base(source)
+        return Denied("no-dispvm-base", True) if base is None else f"@dispvm:{base.name}"
+    return DOM0 if prepared == "@adminvm" else prepared
 
 
 def _ask(rule: Rule, ask: Ask, plan: Plan, target: str, source: str, world: World) -> Asked | Denied:

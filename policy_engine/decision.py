@@ -45,7 +45,7 @@ class Request(NamedTuple):
     def of(
         cls, service_and_argument: str, source: str, target: str, requested_source: str | None = None
     ) -> "Request":
-        """The request for ``SERVICE+ARGUMENT``, split at the first ``+``; without one the argument is ``+``."""
+        """The request for ``SERVICE+ARGUMENT``, split at the first ``+``, which may be missing."""
         service, _, argument = service_and_argument.partition("+")
         return cls(service, "+" + argument, source, target, requested_source)
 

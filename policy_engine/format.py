@@ -1,11 +1,11 @@
 """A rule → its line, such that reading the line gives the same rule. Defaults are left out."""
 
-from policy_engine.model import Action, Allow, Ask, Deny, Rule, token
+from policy_engine.model import Action, Allow, Ask, Deny, Rule
 
 
 def format_rule(rule: Rule) -> str:
     """The rule as one line of a policy file, fields parted by single blanks, without a line end."""
-    fields = (rule.service, rule.argument, token(rule.source), token(rule.target), format_action(rule.action))
+    fields = (rule.service, rule.argument, rule.source.token, rule.target.token, format_action(rule.action))
     return " ".join(fields)
 
 
@@ -19,9 +19,9 @@ def format_action(action: Action) -> str:
         case Ask():
             words = ["ask"]
     if action.target is not None:
-        words.append(f"target={token(action.target)}")
+        words.append(f"target={action.target.token}")
     if isinstance(action, Ask) and action.default_target is not None:
-        words.append(f"default_target={token(action.default_target)}")
+        words.append(f"default_target={action.default_target.token}")
     if action.user is not None:
         words.append(f"user={action.user}")
     if not action.autostart:

@@ -70,7 +70,7 @@ def load(
     directories: Sequence[str] = (RUNTIME, CONFIGURED),
     legacy: str = LEGACY,
 ) -> Policy:
-    """The policy of these directories, read once; by default from the real file system. Raises ``PolicyError``."""
+    """The policy of these directories, by default from real files. Raises ``PolicyError``."""
     return Loader(source or DirectorySource(), directories, legacy).load()
 
 

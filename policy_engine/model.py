@@ -5,6 +5,7 @@ and the keys of ``world.py`` say what a selector matches.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 ANY = "*"
 """The wildcard of the service, argument, source and target fields."""
@@ -19,25 +20,35 @@ DOM0_TEXTS = frozenset({DOM0, "@adminvm", DOM0_UUID})
 class Anything:
     """``*``: whatever is called, dom0 included."""
 
+    token: ClassVar[str] = ANY
+
 
 @dataclass(frozen=True, slots=True)
 class AnyQube:
     """``@anyvm``: whatever is not dom0; as a target also ``@default`` and the disposables."""
+
+    token: ClassVar[str] = "@anyvm"
 
 
 @dataclass(frozen=True, slots=True)
 class AdminQube:
     """``@adminvm``: dom0."""
 
+    token: ClassVar[str] = "@adminvm"
+
 
 @dataclass(frozen=True, slots=True)
 class NoTarget:
     """``@default``: the caller named no qube, or one that does not exist."""
 
+    token: ClassVar[str] = "@default"
+
 
 @dataclass(frozen=True, slots=True)
 class Disposable:
     """``@dispvm``: a new disposable of the caller's own default."""
+
+    token: ClassVar[str] = "@dispvm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +57,20 @@ class DisposableOf:
 
     base: str
 
+    @property
+    def token(self) -> str:
+        return f"@dispvm:{self.base}"
+
 
 @dataclass(frozen=True, slots=True)
 class DisposableTagged:
     """``@dispvm:@tag:TAG``: a new disposable of any template that carries the tag now."""
 
     tag: str
+
+    @property
+    def token(self) -> str:
+        return f"@dispvm:@tag:{self.tag}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +79,20 @@ class Tagged:
 
     tag: str
 
+    @property
+    def token(self) -> str:
+        return f"@tag:{self.tag}"
+
 
 @dataclass(frozen=True, slots=True)
 class Typed:
     """``@type:TYPE``: qubes of the class."""
 
     klass: str
+
+    @property
+    def token(self) -> str:
+        return f"@type:{self.klass}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +101,12 @@ class Named:
 
     name: str
 
+    @property
+    def token(self) -> str:
+        return self.name
 
+
+# A selector's `token` is its text as policies write it.
 Selector = (
     Anything
     | AnyQube
@@ -167,28 +199,3 @@ class Rule:
     file: str = ""
     line: int | None = None
     included_from: Inclusion | None = None
-
-
-def token(selector: Selector) -> str:
-    """The selector as policies write it."""
-    match selector:
-        case Named(name):
-            return name
-        case Tagged(tag):
-            return f"@tag:{tag}"
-        case AnyQube():
-            return "@anyvm"
-        case AdminQube():
-            return "@adminvm"
-        case Anything():
-            return ANY
-        case Typed(klass):
-            return f"@type:{klass}"
-        case NoTarget():
-            return "@default"
-        case Disposable():
-            return "@dispvm"
-        case DisposableOf(base):
-            return f"@dispvm:{base}"
-        case DisposableTagged(tag):
-            return f"@dispvm:@tag:{tag}"

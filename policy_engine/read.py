@@ -1,7 +1,7 @@
 """Bytes of one policy file → its rules and directives in order, each with its line.
 
 The white-space rules are peculiar and exact (policy language, sections 1.2 and 2.4): lines end at LF, CRLF or
-a lone CR and nowhere else; words are parted by what ``str.split`` parts at. ``parse.py`` gives fields their meaning.
+a lone CR and nowhere else; words are parted where ``str.split`` does it. ``parse.py`` gives fields meaning.
 """
 
 import re

@@ -10,7 +10,7 @@ from policy_engine.world import RUNNING, World
 def visible(policy: Policy, world: World, source: str, service: str, argument: str = "+") -> list[str]:
     """The names of all qubes for which ``decide`` says Allowed when they are the target, in world order.
 
-    An ``ask`` counts as no. Costs a step for each group of rules that can match, however many qubes there are.
+    An ``ask`` counts as no. Costs a step for each run of rules that can match, whatever the number of qubes.
     """
     caller = world.residents.get(source)
     plan = policy.plan(service, argument, source_keys(source) if caller is None else caller.keys)

@@ -12,7 +12,7 @@ from itertools import compress
 from typing import NamedTuple
 
 from policy_engine.errors import WorldError, quoted
-from policy_engine.model import DOM0, DOM0_TEXTS, Selector, token
+from policy_engine.model import DOM0, DOM0_TEXTS, Selector
 
 RUNNING = "@running"
 INTERNAL = "@internal"
@@ -217,7 +217,7 @@ class World:
 
 def selector_key(selector: Selector) -> str:
     """The key that stands for the selector: its token, dom0 in one spelling."""
-    text = token(selector)
+    text = selector.token
     return "@adminvm" if text in DOM0_TEXTS else text
 
 

@@ -33,7 +33,6 @@ from policy_engine import (
     settle,
     take,
 )
-from policy_engine.model import token
 
 Json = dict[str, Any]
 
@@ -76,13 +75,13 @@ def _rule(rule: Rule) -> list[object]:
     name = "deny"
     if isinstance(action, Allow | Ask):
         name = "allow"
-        parameters["target"] = None if action.target is None else token(action.target)
+        parameters["target"] = None if action.target is None else action.target.token
         parameters["user"] = action.user
         parameters["autostart"] = action.autostart
     if isinstance(action, Ask):
         name = "ask"
-        parameters["default_target"] = None if action.default_target is None else token(action.default_target)
-    source, target = token(rule.source), token(rule.target)
+        parameters["default_target"] = None if action.default_target is None else action.default_target.token
+    source, target = rule.source.token, rule.target.token
     return [rule.service, rule.argument, source, target, name, parameters, rule.file, rule.line]
 
 
