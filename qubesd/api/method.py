@@ -1,8 +1,9 @@
 """The words of the Admin API's table: what a call is, what a method declares, and what a handler answers.
 
 A method stands on one line of a table with its wire name, its handler and its contract; whoever dispatches
-enforces the contract, asks the policy and filters the rows, so that no handler can forget. A handler is a short
-function ``handler(core, command)``; it is a plain function where it never waits, a coroutine function where it does.
+enforces the contract, asks the policy and filters the rows, so that no handler can forget. A handler is a
+short function ``handler(core, command)``; it is a plain function where it never waits, a coroutine function
+where it does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Call:
     """One request as it came through the door: checked for its form, its names not yet looked up.
 
-    ``source`` and ``target`` are a name or ``uuid:`` and a uuid; ``argument`` is without the ``+``, empty for none.
+    ``source`` and ``target`` are a name or ``uuid:`` and a uuid; ``argument`` is without the ``+``, empty for
+    none.
     """
 
     service: str
@@ -48,7 +50,8 @@ class Command:
 
 
 class Scope(Enum):
-    """Whether a call is about one qube or about the system; part of the names of the shipped policy's includes."""
+    """Whether a call is about one qube or about the system; part of the names of the shipped policy's
+    includes."""
 
     LOCAL = "local"
     GLOBAL = "global"
@@ -89,7 +92,8 @@ class QubeRows:
 
 @dataclass(frozen=True, slots=True)
 class NameRows:
-    """Each row is a name: shown where the caller is allowed ``read`` with that name as argument on the same target."""
+    """Each row is a name: shown where the caller is allowed ``read`` with that name as argument on the same
+    target."""
 
     read: str
     always: bool = False
@@ -97,8 +101,8 @@ class NameRows:
 
 @dataclass(frozen=True, slots=True)
 class EventRows:
-    """An event stream: each event is shown where the caller is allowed ``read`` ``+EVENT`` on its subject, and
-    the reads of the values in it."""
+    """An event stream: each event is shown where the caller is allowed ``read`` ``+EVENT`` on its subject,
+    and the reads of the values in it."""
 
     read: str
     always: bool = True
@@ -142,7 +146,8 @@ Handler = Callable[["Core", Command], Reply | Awaitable[Reply]]
 Parser = Callable[["Core", Qube, str, bytes], Any]
 """(core, target, argument, untrusted payload) -> the typed value; raises ``ProtocolError`` or ``BadValue``.
 
-It looks at form only. Whether something named in it exists is told after the permission was judged, by the handler.
+It looks at form only. Whether something named in it exists is told after the permission was judged, by the
+handler.
 """
 Touches = Callable[["Core", Command], tuple[str, ...]]
 
@@ -151,8 +156,8 @@ Touches = Callable[["Core", Command], tuple[str, ...]]
 class Method:
     """One line of the table.
 
-    ``touches`` names the qubes that a command affects or reads besides its destination. ``guard`` has no default
-    on purpose: a method that declares neither a guard nor a reason for none cannot be written down.
+    ``touches`` names the qubes that a command affects or reads besides its destination. ``guard`` has no
+    default on purpose: a method that declares neither a guard nor a reason for none cannot be written down.
     """
 
     name: str

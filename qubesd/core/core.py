@@ -8,20 +8,20 @@ undoes anything.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from qubesd.config import Config
+from qubesd.core.disposables import Numbers
 from qubesd.core.picture import Picture
-from qubesd.errors import StoreError
+from qubesd.core.power import Power
+from qubesd.errors import NoSuchQube
 from qubesd.events import Bus, QubeChanged, SystemChanged, SystemRestored
 from qubesd.model.state import Klass, Qube, System
 from qubesd.model.view import Host, Running
 from qubesd.store.commit import GroupCommit
 from qubesd.virt.hypervisor import Hypervisor
-
-if TYPE_CHECKING:
-    from qubesd.core.power import Power
 
 ALWAYS_ON = Running(state="Running")
 """dom0, and a RemoteVM, of whose real state nothing is known here."""
@@ -34,21 +34,28 @@ T = TypeVar("T")
 class Core:
     """One system and the parts that carry it out; satisfies ``View``, so computed values read it directly."""
 
-    power: Power
-    """The life cycle of the qubes; given by ``open_core``, which wires the parts."""
-
-    def __init__(
-        self, config: Config, system: System, commit: GroupCommit, hypervisor: Hypervisor, host: Host
-    ) -> None:
+    def __init__(self, config: Config, system: System, commit: GroupCommit, hypervisor: Hypervisor) -> None:
         self.config = config
         self.system = system
         self.hypervisor = hypervisor
-        self.host = host
         self.bus = Bus()
+        self.power = Power(self)
+        self.disposable_numbers = Numbers(time.monotonic)
         self._commit = commit
-        self._on_disk = system
         self._running: dict[str, Running] = {}
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}
+
+    @property
+    def host(self) -> Host:
+        """The machine below, as the opened hypervisor tells it."""
+        return self.hypervisor.host()
+
+    def current(self, qube: Qube) -> Qube:
+        """The present record of a qube that was looked up earlier; ``NoSuchQube`` where it has gone since."""
+        found = self.system.qubes.get(qube.name)
+        if found is None or found.uuid != qube.uuid:
+            raise NoSuchQube(f"no qube {qube.name!r}")
+        return found
 
     def running(self, name: str) -> Running:
         """What this run knows of the qube of that name, there or not."""
@@ -71,6 +78,14 @@ class Core:
         """The installed kernels: the directories that hold a ``vmlinuz``."""
         return frozenset(found.parent.name for found in self.config.kernels_dir.glob("*/vmlinuz"))
 
+    def kernel_options(self, version: str, pci: bool) -> str | None:
+        """The default options that this kernel brings; ``None`` where it brings none or cannot be read."""
+        name = "default-kernelopts-pci.txt" if pci else "default-kernelopts-nopci.txt"
+        try:
+            return (self.config.kernels_dir / version / name).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+
     def change(self, system: System, qubes: Iterable[str] = (), everything: bool = False) -> None:
         """Put ``system`` in the place of the present one.
 
@@ -90,17 +105,24 @@ class Core:
         Raises:
             StoreError: it could not be written; the core is again what the disk holds.
         """
-        try:
-            await self._commit.durable(lambda: self.system)
-        except StoreError:
-            self._restore()
-            raise
+        await self._commit.durable(lambda: self.system, self._restore)
 
     def _restore(self) -> None:
-        """Go back to the system that was written last; the first of the calls that waited does it for all."""
-        if self.system is not self._commit.written:
-            self.system = self._commit.written
-            self.bus.publish(SystemRestored())
+        """Go back to the system that was written last, before any call learns that its change is gone."""
+        self.system = self._commit.written
+        self.bus.publish(SystemRestored())
+
+    async def open(self) -> None:
+        """Connect to the hypervisor and learn what runs; ``HypervisorLost`` where it does not answer."""
+        await self.power.lives.open()
+
+    async def close(self) -> None:
+        """Let what is under way end, write what is not written yet, and let go of the hypervisor."""
+        await self.power.lives.close()
+        try:
+            await self.durable()
+        finally:
+            await self._commit.close()
 
     def picture(self, draw: Callable[[Core, Qube], T]) -> Picture[T]:
         """The picture of all qubes that ``draw`` makes of each; always the same one for the same function."""

@@ -20,7 +20,7 @@ class Draft:
     """Begins as the core's present system; no ``await`` may stand between that and ``apply``."""
 
     def __init__(self, core: Core) -> None:
-        self._core = core
+        self.core = core
         self._before = core.system
         self._events: list[Event] = []
         self._touched: dict[str, None] = {}
@@ -28,13 +28,16 @@ class Draft:
 
     @property
     def host(self) -> Host:
-        return self._core.host
+        return self.core.host
 
     def running(self, name: str) -> Running:
-        return self._core.running(name)
+        return self.core.running(name)
 
     def kernels(self) -> frozenset[str]:
-        return self._core.kernels()
+        return self.core.kernels()
+
+    def kernel_options(self, version: str, pci: bool) -> str | None:
+        return self.core.kernel_options(version, pci)
 
     def put(self, qube: Qube) -> Qube:
         """Add the qube, or put it in the place of the one of its name."""
@@ -62,14 +65,14 @@ class Draft:
             if not event.ahead:
                 first_after.append(event)
                 break
-            self._core.bus.publish(event)
-        if self._core.system is not self._before:
+            self.core.bus.publish(event)
+        if self.core.system is not self._before:
             raise RuntimeError("the system changed while a draft of it was being applied")
         everything = (
             self.system.properties is not self._before.properties
             or self.system.labels is not self._before.labels
             or self.system.pools is not self._before.pools
         )
-        self._core.change(self.system, self._touched, everything)
+        self.core.change(self.system, self._touched, everything)
         for event in (*first_after, *events):
-            self._core.bus.publish(event)
+            self.core.bus.publish(event)

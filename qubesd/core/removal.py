@@ -43,9 +43,9 @@ def remove(core: Core, qube: Qube) -> None:
 def users(core: Core, name: str) -> Iterator[str]:
     """What refers to the qube, in words: others' properties of their own, global ones by any way, devices."""
     system = core.system
-    for prop in GLOBALS.values():
-        if prop.type == "vm" and read(core, None, prop.name).value == name:
-            yield f"global property {prop.name!r}"
+    for line in GLOBALS.values():
+        if line.type == "vm" and read(core, None, line.name).value == name:
+            yield f"global property {line.name!r}"
     for other in system.qubes.values():
         if other.name == name:
             continue

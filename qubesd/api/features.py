@@ -1,0 +1,126 @@
+"""The features of qubes, and the four ways to look one up along a chain (``spec/admin-calls.md`` 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from qubesd.api.method import (
+    DONE,
+    Access,
+    Command,
+    Method,
+    NameRows,
+    Need,
+    Reply,
+    Rows,
+    Scope,
+    Text,
+    Unguarded,
+)
+from qubesd.core.core import Core
+from qubesd.core.features import remove_feature, set_feature
+from qubesd.errors import NoSuchFeature, PermissionDenied
+from qubesd.model import features
+from qubesd.model.names import check_feature_name, check_feature_value
+from qubesd.model.state import Qube
+from qubesd.model.view import View
+
+_KEPT_BY_DAEMON = frozenset(
+    (
+        "deferred-netvm-original",
+        "preload-dispvm",
+        "preload-dispvm-completed",
+        "preload-dispvm-in-progress",
+    )
+)
+"""Features that are the daemon's own notes; no caller changes them, dom0 included."""
+
+_ONE_VALUE = Unguarded("the one value that the call was judged for")
+_EMPTY = Unguarded("the answer is empty")
+
+LookUp = Callable[[View, Qube, str], str | None]
+
+
+def list_features(core: Core, command: Command) -> Reply:
+    return Rows({name: f"{name}\n" for name in command.target.features})
+
+
+def look_up(along: LookUp, core: Core, command: Command) -> Reply:
+    value = along(core, command.target, command.argument)
+    if value is None:
+        raise NoSuchFeature(f"no feature {command.argument[:64]!r}")
+    return Text(value)
+
+
+async def set_(core: Core, command: Command) -> Reply:
+    _refuse_own_notes(command.argument)
+    set_feature(core, command.target, command.argument, command.value)
+    await core.durable()
+    return DONE
+
+
+async def remove(core: Core, command: Command) -> Reply:
+    _refuse_own_notes(command.argument)
+    remove_feature(core, command.target, command.argument)
+    await core.durable()
+    return DONE
+
+
+def _refuse_own_notes(name: str) -> None:
+    if name in _KEPT_BY_DAEMON:
+        raise PermissionDenied("this feature is kept by the daemon")
+
+
+def _parse_set(core: Core, target: Qube, argument: str, untrusted_payload: bytes) -> str:
+    check_feature_name(argument)
+    return check_feature_value(untrusted_payload)
+
+
+def _own(view: View, qube: Qube, name: str) -> str | None:
+    return qube.features.get(name)
+
+
+def _read(name: str, along: LookUp) -> Method:
+    return Method(
+        f"admin.vm.feature.{name}",
+        partial(look_up, along),
+        Scope.LOCAL,
+        Access.READ,
+        _ONE_VALUE,
+        argument=Need.REQUIRED,
+    )
+
+
+METHODS = (
+    Method(
+        "admin.vm.feature.List",
+        list_features,
+        Scope.LOCAL,
+        Access.READ,
+        NameRows("admin.vm.feature.Get"),
+    ),
+    _read("Get", _own),
+    _read("CheckWithTemplate", features.with_template),
+    _read("CheckWithNetvm", features.with_netvm),
+    _read("CheckWithAdminVM", features.with_admin),
+    _read("CheckWithTemplateAndAdminVM", features.with_template_and_admin),
+    Method(
+        "admin.vm.feature.Set",
+        set_,
+        Scope.LOCAL,
+        Access.WRITE,
+        _EMPTY,
+        argument=Need.REQUIRED,
+        payload=Need.OPTIONAL,
+        parse=_parse_set,
+    ),
+    Method(
+        "admin.vm.feature.Remove",
+        remove,
+        Scope.LOCAL,
+        Access.WRITE,
+        _EMPTY,
+        argument=Need.REQUIRED,
+    ),
+)

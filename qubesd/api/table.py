@@ -1,0 +1,23 @@
+"""The method tables: every call there is. A service that is not here does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from types import MappingProxyType
+
+from qubesd.api import classes, events, features, internal, labels, properties, qubes, tags
+from qubesd.api.method import Method
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in chain.from_iterable(
+            noun.METHODS for noun in (classes, qubes, properties, features, tags, labels, events)
+        )
+    }
+)
+"""The Admin API by wire name: what the public socket and the sockets of qubes serve."""
+
+INTERNAL: Mapping[str, Method] = MappingProxyType({method.name: method for method in internal.METHODS})
+"""What only the internal socket serves."""

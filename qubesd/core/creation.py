@@ -1,0 +1,180 @@
+"""Making qubes (``spec/admin-calls.md`` 2.2, 2.3; order of the events in ``spec/events.md`` 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from qubesd.core.draft import Draft
+from qubesd.core.tags import CREATED_BY, TRACKED, inherit_from_creator, put_tag
+from qubesd.errors import BadPropertyValue, BadValue, NoSuchLabel, NoSuchQube, QubeExists, QubesError
+from qubesd.events import QubeAdded, QubeCreatedOnDisk
+from qubesd.model import volumes
+from qubesd.model.names import MAX_QID, is_tag
+from qubesd.model.properties import read, table
+from qubesd.model.property import Settable
+from qubesd.model.references import makes_disposables
+from qubesd.model.state import Klass, Qube, System, Value
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+_DEFAULT_TEMPLATE = {Klass.APP: "default_template", Klass.DISPOSABLE: "default_dispvm"}
+"""The classes that need a template, and the global property that names it where the caller does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A qube to be made. ``template`` is ``None`` for the default one of its class, or for a class without.
+
+    ``pools`` places volumes by their name, ``pool`` all those that are not snapshots of a template's.
+    """
+
+    klass: Klass
+    name: str
+    label: str
+    template: str | None = None
+    pool: str | None = None
+    pools: Mapping[str, str] = field(default_factory=dict)
+
+
+def template_name(core: Core, wanted: Wanted) -> str | None:
+    """The template that the qube will have, there or not; ``None`` where it will have none."""
+    if wanted.template is not None or wanted.klass not in _DEFAULT_TEMPLATE:
+        return wanted.template
+    value = read(core, None, _DEFAULT_TEMPLATE[wanted.klass]).value
+    return None if value is None else str(value)
+
+
+def create(core: Core, creator: Qube, wanted: Wanted) -> Qube:
+    """Make the qube, halted, and everything that it has from its template and from its creator.
+
+    Raises:
+        NoSuchLabel, QubeExists, NoSuchQube (the template): in this order.
+        BadValue, BadPropertyValue: the template cannot be one for this class, or there is none.
+        QubesError: there is no such pool, or no room for another qube.
+    """
+    system = core.system
+    if wanted.label not in system.labels:
+        raise NoSuchLabel("no such label; list them with admin.label.List")
+    if wanted.name in system.qubes:
+        raise QubeExists(f"a qube {wanted.name!r} is there already")
+    template = _template(core, wanted)
+    for pool in (*wanted.pools.values(), *(() if wanted.pool is None else (wanted.pool,))):
+        if pool not in system.pools:
+            raise QubesError(f"no pool {pool[:64]!r}")
+    properties: dict[str, Value] = {"label": wanted.label}
+    if template is not None:
+        properties["template"] = template.name
+    return _add(core, creator, wanted, template, properties)
+
+
+def create_disposable(core: Core, creator: Qube, template: Qube) -> Qube:
+    """Make an unnamed disposable that is removed when it shuts down; it is not started.
+
+    Raises:
+        QubesError: no disposables can be made from the template, or there is no number free.
+    """
+    if not makes_disposables(template):
+        raise QubesError(f"no disposables can be made from qube {template.name!r}")
+    number = core.disposable_numbers.draw(core.system)
+    label = str(template.properties["label"])
+    wanted = Wanted(Klass.DISPOSABLE, f"disp{number}", label, template.name)
+    properties: dict[str, Value] = {"label": label, "template": template.name, "auto_cleanup": True}
+    return _add(core, creator, wanted, template, properties, number)
+
+
+def _template(core: Core, wanted: Wanted) -> Qube | None:
+    if wanted.klass not in _DEFAULT_TEMPLATE:
+        return None
+    name = template_name(core, wanted)
+    if name is None:
+        raise BadValue(f"no template given, and {_DEFAULT_TEMPLATE[wanted.klass]!r} is not set")
+    template = core.system.qubes.get(name)
+    if template is None:
+        raise NoSuchQube(f"no qube {name!r}")
+    if wanted.klass is Klass.APP and template.klass is not Klass.TEMPLATE:
+        raise BadPropertyValue(f"qube {name!r} is no TemplateVM")
+    if wanted.klass is Klass.DISPOSABLE and not makes_disposables(template):
+        raise BadValue(f"no disposables can be made from qube {name!r}: 'template_for_dispvms' is False")
+    return template
+
+
+def _add(
+    core: Core,
+    creator: Qube,
+    wanted: Wanted,
+    template: Qube | None,
+    properties: Mapping[str, Value],
+    number: int | None = None,
+) -> Qube:
+    draft = Draft(core)
+    if wanted.klass is Klass.DISPOSABLE and number is None:
+        number = core.disposable_numbers.draw(core.system)
+    qube = Qube(
+        name=wanted.name,
+        qid=_free_qid(core.system),
+        uuid=str(uuid4()),
+        klass=wanted.klass,
+        properties=properties,
+        dispid=number,
+    )
+    if wanted.klass is Klass.DISPOSABLE and template is not None:
+        qube = _copied(qube, template)
+    if wanted.klass is not Klass.REMOTE:
+        qube = replace(
+            qube,
+            volumes=volumes.layout(draft, qube, wanted.pool, wanted.pools),
+        )
+        if read(draft, None, "check_updates_vm").value is False:
+            qube = qube.with_feature("check-updates", "")
+    draft.put(_tracked(draft, qube))
+    draft.tell(QubeAdded(None, qube.name))
+    on_disk = QubeCreatedOnDisk(qube.name)
+    if wanted.klass is Klass.DISPOSABLE:
+        draft.tell(on_disk)
+    inherit_from_creator(draft, qube.name, core.current(creator))
+    put_tag(draft, qube.name, f"{CREATED_BY}{creator.name}")
+    if "auto_cleanup" in properties:
+        put_tag(draft, qube.name, f"disp-{CREATED_BY}{creator.name}")
+    if wanted.klass not in (Klass.DISPOSABLE, Klass.REMOTE):
+        draft.tell(on_disk)
+    draft.apply()
+    return core.system.qubes[qube.name]
+
+
+def _copied(qube: Qube, template: Qube) -> Qube:
+    """A disposable with what its template has, except where it was given its own (``spec/domains.md``
+    6.5)."""
+    settable = table(qube.klass)
+    properties = {
+        name: value
+        for name, value in template.properties.items()
+        if name in settable and settable[name].settable is Settable.YES
+    }
+    features = {
+        name: value for name, value in template.features.items() if not name.startswith("preload-dispvm")
+    }
+    return replace(qube, properties={**properties, **qube.properties}, features=features, tags=template.tags)
+
+
+def _tracked(draft: Draft, qube: Qube) -> Qube:
+    """With the tags that repeat its properties, and none that repeats another qube's."""
+    kept = {tag for tag in qube.tags if not tag.startswith(tuple(f"{name}-" for name in TRACKED))}
+    for name in TRACKED:
+        if name in table(qube.klass):
+            tag = f"{name}-{read(draft, qube, name).value}"
+            if read(draft, qube, name).value is not None and is_tag(tag):
+                kept.add(tag)
+    return replace(qube, tags=frozenset(kept))
+
+
+def _free_qid(system: System) -> int:
+    """The lowest number that no qube has."""
+    used = {qube.qid for qube in system.qubes.values()}
+    for qid in range(1, MAX_QID + 1):
+        if qid not in used:
+            return qid
+    raise QubesError(f"no room for more than {MAX_QID} qubes; remove some first")

@@ -1,0 +1,67 @@
+"""Setting and removing features, and what else changes with them (``spec/domains.md`` 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qubesd.core.draft import Draft
+from qubesd.errors import NoSuchFeature
+from qubesd.events import FeatureDelete, FeaturePreDelete, FeaturePreSet, FeatureSet, PropertyReset
+from qubesd.model import features
+from qubesd.model.properties import table
+from qubesd.model.state import Qube
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+_FOLLOWING = {"boot-mode.active": "bootmode", "boot-mode.appvm-default": "appvm_default_bootmode"}
+"""Properties whose computed default a feature decides."""
+
+
+def set_feature(core: Core, qube: Qube, name: str, value: str) -> None:
+    """Give the feature a value; an empty one means "set, but false".
+
+    Raises:
+        BadValue: the rule of this name does not allow the value.
+    """
+    qube = core.current(qube)
+    features.check(core, qube, name, value)
+    draft = Draft(core)
+    put_feature(draft, qube.name, name, value)
+    _tell_following(draft, qube, name)
+    draft.apply()
+
+
+def remove_feature(core: Core, qube: Qube, name: str) -> None:
+    """Take the feature away; ``NoSuchFeature`` where the qube has none of that name, and then no event."""
+    qube = core.current(qube)
+    if name not in qube.features:
+        raise NoSuchFeature(f"no feature {name[:64]!r} on qube {qube.name!r}")
+    draft = Draft(core)
+    drop_feature(draft, qube.name, name)
+    _tell_following(draft, qube, name)
+    draft.apply()
+
+
+def put_feature(draft: Draft, owner: str, name: str, value: str) -> None:
+    """As a step of a larger change; the value is known to keep the rules."""
+    qube = draft.system.qubes[owner]
+    old = qube.features.get(name)
+    draft.tell(FeaturePreSet(owner, name, value, old))
+    draft.put(features.apply(qube, name, value))
+    draft.tell(FeatureSet(owner, name, value, old))
+
+
+def drop_feature(draft: Draft, owner: str, name: str) -> None:
+    """As a step of a larger change; nothing where the qube has no such feature."""
+    qube = draft.system.qubes[owner]
+    if name in qube.features:
+        draft.tell(FeaturePreDelete(owner, name))
+        draft.put(qube.without_feature(name))
+        draft.tell(FeatureDelete(owner, name))
+
+
+def _tell_following(draft: Draft, qube: Qube, name: str) -> None:
+    following = _FOLLOWING.get(name)
+    if following is not None and following in table(qube.klass):
+        draft.tell(PropertyReset(qube.name, following))

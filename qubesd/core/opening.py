@@ -1,0 +1,57 @@
+"""From a configuration to a running core: the one place where the real parts are put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from qubesd.config import Config
+from qubesd.core.core import Core
+from qubesd.errors import StoreError
+from qubesd.model.state import System
+from qubesd.store.commit import GroupCommit
+from qubesd.store.file import FileStore
+from qubesd.store.fresh import POOL, fresh_system
+from qubesd.virt import drivers
+
+
+@asynccontextmanager
+async def open_core(config: Config, create: bool = False) -> AsyncIterator[Core]:
+    """A core on the store and the hypervisor that ``config`` names; closed, with all written, at the end.
+
+    Args:
+        create: make an empty system where there is no store.
+
+    Raises:
+        StoreError: the store is missing, damaged or in use; it was not touched.
+        NotSupported: there is no such hypervisor driver.
+        HypervisorLost: the hypervisor cannot be reached.
+    """
+    hypervisor = drivers.make(config.hypervisor, config.libvirt_uri)
+    store = FileStore(config.store, config.socket_group)
+    try:
+        system = _load(store, config, create)
+        core = Core(config, system, GroupCommit(store.save, system), hypervisor)
+        await core.open()
+        try:
+            yield core
+        finally:
+            await core.close()
+    finally:
+        store.close()
+
+
+def _load(store: FileStore, config: Config, create: bool) -> System:
+    if not store.exists():
+        if not create:
+            raise StoreError(f"{store.path}: not found: name another place, or create an empty system there")
+        store.path.parent.mkdir(parents=True, exist_ok=True)
+        store.save(_empty(config))
+    return store.load()
+
+
+def _empty(config: Config) -> System:
+    """An empty system with its pool, and the newest kernel where one is installed, as explicit defaults."""
+    system = fresh_system(config.qubes_dir, config.kernels_dir).with_property("default_pool", POOL)
+    kernels = sorted(found.parent.name for found in config.kernels_dir.glob("*/vmlinuz"))
+    return system.with_property("default_kernel", kernels[-1]) if kernels else system

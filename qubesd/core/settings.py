@@ -1,0 +1,86 @@
+"""Setting and resetting properties, of a qube and global ones, with the events ahead and after.
+
+What else changes with a property, and whom that tells, is in ``consequences``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qubesd.core import consequences
+from qubesd.core.consequences import as_told, told
+from qubesd.core.draft import Draft
+from qubesd.events import (
+    PropertyDel,
+    PropertyPreDel,
+    PropertyPreReset,
+    PropertyPreSet,
+    PropertyReset,
+    PropertySet,
+)
+from qubesd.model.properties import Settable, check_reset, find, read, read_default
+from qubesd.model.state import Qube, Value
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+
+def setting(core: Core, owner: Qube | None, name: str, value: Value) -> Draft:
+    """The draft that gives the property a value of its own; ``owner`` is ``None`` for a global one.
+
+    Raises:
+        NoSuchProperty: there is none of that name.
+        BadPropertyValue: it cannot be set, or not to this value.
+        QubesError: the system as it is does not allow it; the class says why.
+    """
+    owner = None if owner is None else core.current(owner)
+    value = find(owner, name).check(core, owner, value)
+    subject = None if owner is None else owner.name
+    before = read(core, owner, name)
+    old, new = told(before), as_told(value)
+    draft = Draft(core)
+    draft.tell(PropertyPreSet(subject, name, old, new))
+    if owner is None:
+        draft.system = draft.system.with_property(name, value)
+        consequences.of_global_set(draft, name, before.value, value)
+    else:
+        draft.put(owner.with_property(name, value))
+        consequences.of_set(draft, owner.name, name, before.value, value)
+    draft.tell(PropertySet(subject, name, old, new))
+    return draft
+
+
+def resetting(core: Core, owner: Qube | None, name: str) -> Draft:
+    """The draft that takes the property's own value away, so that it has its default; also where it has it
+    already. A property that is always computed has nothing to take away: that is an empty draft.
+
+    Raises:
+        NoSuchProperty: there is none of that name.
+        BadValue: it has no default, or was fixed when the qube was made.
+        QubesError: the system as it is does not allow it; the class says why.
+    """
+    owner = None if owner is None else core.current(owner)
+    check_reset(core, owner, name)
+    draft = Draft(core)
+    if find(owner, name).settable is Settable.NO:
+        return draft
+    subject = None if owner is None else owner.name
+    before, after = read(core, owner, name), read_default(core, owner, name)
+    old = told(before)
+    draft.tell(PropertyPreReset(subject, name, old))
+    moved = name == "netvm" and before.value != after.value
+    if moved:
+        draft.tell(PropertyPreSet(subject, name, old, as_told(after.value)))
+    if owner is None:
+        draft.system = draft.system.without_property(name)
+        consequences.of_global_reset(draft, name, before.value, after.value)
+    else:
+        draft.put(owner.without_property(name))
+    draft.tell(PropertyPreDel(subject, name, old))
+    if moved:
+        draft.tell(PropertySet(subject, name, old, as_told(after.value)))
+    if owner is not None:
+        consequences.of_reset(draft, owner.name, name, before.value, after.value)
+    draft.tell(PropertyReset(subject, name, old))
+    draft.tell(PropertyDel(subject, name, old))
+    return draft

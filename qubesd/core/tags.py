@@ -1,0 +1,91 @@
+"""Tags: setting and removing them, those that follow a property, and what a creator's tag brings along.
+
+A qube's name may hold a ``.``, a tag may not; where a tag would be made of such a name it is left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qubesd.core.draft import Draft
+from qubesd.errors import NoSuchTag
+from qubesd.events import PropertyPreSet, PropertySet, TagAdded, TagRemoved
+from qubesd.model.names import is_tag
+from qubesd.model.properties import find, read, table
+from qubesd.model.state import Qube, Value
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+CREATED_BY = "created-by-"
+TRACKED = ("guivm", "audiovm", "relayvm")
+"""Properties whose value a tag ``PROPERTY-QUBE`` repeats, so that policy can speak of it."""
+
+
+def add_tag(core: Core, qube: Qube, tag: str) -> None:
+    """Put the tag on; nothing where the qube carries it."""
+    qube = core.current(qube)
+    if tag in qube.tags:
+        return
+    draft = Draft(core)
+    if tag.startswith(CREATED_BY):
+        creator = draft.system.qubes.get(tag.removeprefix(CREATED_BY))
+        if creator is not None:
+            inherit_from_creator(draft, qube.name, creator)
+    put_tag(draft, qube.name, tag)
+    draft.apply()
+
+
+def remove_tag(core: Core, qube: Qube, tag: str) -> None:
+    """Take the tag off; ``NoSuchTag`` where the qube does not carry it."""
+    qube = core.current(qube)
+    if tag not in qube.tags:
+        raise NoSuchTag(f"no tag {tag[:64]!r} on qube {qube.name!r}")
+    draft = Draft(core)
+    drop_tag(draft, qube.name, tag)
+    draft.apply()
+
+
+def put_tag(draft: Draft, owner: str, tag: str) -> None:
+    """As a step of a larger change; nothing where the qube carries it or it can be no tag."""
+    qube = draft.system.qubes[owner]
+    if tag not in qube.tags and is_tag(tag):
+        draft.put(qube.with_tag(tag))
+        draft.tell(TagAdded(owner, tag))
+
+
+def drop_tag(draft: Draft, owner: str, tag: str) -> None:
+    """As a step of a larger change; nothing where the qube does not carry it."""
+    qube = draft.system.qubes[owner]
+    if tag in qube.tags:
+        draft.put(qube.without_tag(tag))
+        draft.tell(TagRemoved(owner, tag))
+
+
+def track(draft: Draft, owner: str, name: str, value: Value) -> None:
+    """Make the tag of a tracked property repeat ``value``, a qube's name or none, and no other."""
+    wanted = None if value is None else f"{name}-{value}"
+    for tag in sorted(draft.system.qubes[owner].tags):
+        if tag.startswith(f"{name}-") and tag != wanted:
+            drop_tag(draft, owner, tag)
+    if wanted is not None:
+        put_tag(draft, owner, wanted)
+
+
+def inherit_from_creator(draft: Draft, owner: str, creator: Qube) -> None:
+    """Give a qube what its creator's features ``tag-created-vm-with`` and ``set-created-guivm`` say.
+
+    Raises:
+        QubesError: the creator's feature names a GUI qube that cannot be one.
+    """
+    for tag in creator.features.get("tag-created-vm-with", "").split():
+        put_tag(draft, owner, tag)
+    guivm = creator.features.get("set-created-guivm")
+    qube = draft.system.qubes[owner]
+    if guivm and "guivm" in table(qube.klass):
+        value = find(qube, "guivm").check(draft, qube, guivm)
+        old = read(draft, qube, "guivm").value
+        draft.tell(PropertyPreSet(owner, "guivm", str(old), str(value)))
+        draft.put(qube.with_property("guivm", value))
+        track(draft, owner, "guivm", value)
+        draft.tell(PropertySet(owner, "guivm", str(old), str(value)))
