@@ -13,7 +13,7 @@ from qubesd.config import ConfigError, load
 from tools.demo import system
 from tools.demo.callers import NoSuchCaller
 from tools.demo.colour import Colours
-from tools.demo.daemon import REPOSITORY, DaemonError, lay_out_policy, serving
+from tools.demo.daemon import ROOT, DaemonError, lay_out_policy, serving
 from tools.demo.tour import Tour
 
 NEXT = """
@@ -32,7 +32,7 @@ def main() -> int:
         prog="tools/run", description="Run the demo system on ./var and show a tour."
     )
     parser.add_argument("--once", action="store_true", help="end after the tour instead of staying")
-    parser.add_argument("--root", type=Path, default=REPOSITORY / "var", help="the daemon's directory")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the daemon's directory")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     try:

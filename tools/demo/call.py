@@ -10,7 +10,7 @@ from broker import client
 from broker.wire import FramingError
 from qubesd.config import load
 from tools.demo.callers import Ending, NoSuchCaller, attempt, socket_of
-from tools.demo.daemon import REPOSITORY
+from tools.demo.daemon import ROOT
 
 EXIT_STATUS = {Ending.DONE: 0, Ending.DENIED: 126, Ending.FAILED: 1}
 """126 is what a stock qrexec client gives for a refused call."""
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("target", nargs="?", default="dom0", help="the qube it is about (default: dom0)")
     parser.add_argument("payload", nargs="?", default="", help="what the call carries, such as a new value")
     parser.add_argument("--as", dest="caller", default="dom0", help="the qube that calls (default: dom0)")
-    parser.add_argument("--root", type=Path, default=REPOSITORY / "var", help="the daemon's directory")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the daemon's directory")
     asked = parser.parse_args()
     service, _, argument = asked.service.partition("+")
     try:

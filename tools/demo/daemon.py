@@ -16,6 +16,8 @@ from pathlib import Path
 from qubesd.config import Config, load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+ROOT = Path(os.environ.get("QUBESD_ROOT") or REPOSITORY / "var")
+"""The daemon's directory, unless the command line names another."""
 START_LIMIT = 60.0
 """Seconds until a daemon that has not said that it is ready is given up."""
 STOP_LIMIT = 30.0
