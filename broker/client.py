@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from broker.sockets import short_path
 from broker.wire import EventReader, Failure, FramingError, WireEvent, encode_call, parse_reply
 from qubesd.api.method import Call
 
@@ -106,19 +107,16 @@ def events(
 
 
 def connect(path: str | Path, timeout: float | None = None) -> socket.socket:
-    """A connection to a socket, however long its path (a plain ``connect`` ends at 107 bytes)."""
+    """A connection to a socket, however long its path; ``timeout`` in seconds holds for each later step."""
     place = Path(path)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout)
-        folder = os.open(place.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            connection.connect(f"/proc/self/fd/{folder}/{place.name}")
-        finally:
-            os.close(folder)
+        with short_path(place) as name:
+            connection.connect(name)
     except OSError as error:
         connection.close()
-        raise type(error)(error.errno, f"{place}: {error.strerror or error}") from None
+        raise type(error)(error.errno, error.strerror or str(error), str(place)) from None
     return connection
 
 

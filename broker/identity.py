@@ -7,14 +7,14 @@ a request names; on all others it is not read (stock clients write ``dom0`` ther
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from qubesd.errors import NoSuchQube
-from qubesd.model.names import check_token
+from qubesd.model.names import check_qube_name, check_uuid
 from qubesd.model.state import Klass, Qube, System
 
 _SO_PEERGROUPS = 59
@@ -22,6 +22,14 @@ _SO_PEERGROUPS = 59
 
 _MOST_GROUPS = 256
 """Python takes 1,024 bytes of an option at most. A peer with more groups than that is nobody."""
+
+
+Account = str | int
+"""Whose connections are counted together: a qube by uuid, or by name where a request through dom0's door
+names it, or a user by uid."""
+
+DOM0_ACCOUNT = "dom0"
+"""All of dom0's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,9 @@ class Dom0Door:
     nobody (the internal ones); the others judge every source but dom0.
     """
 
+    vouches: ClassVar[bool] = True
+    """Whether a policy daemon in front of this door has spoken already."""
+
     own_uid: int
     group: int | None
     trusted: bool = False
@@ -57,25 +68,23 @@ class Dom0Door:
         return peer.uid in (0, self.own_uid) or self.group in peer.groups
 
     def caller(self, untrusted_source: str, peer: Peer, system: System) -> Qube:
-        """Raises ``BadValue`` or ``InvalidUuid`` for what is no name, ``NoSuchQube`` for an unknown one."""
-        source = check_token(untrusted_source)
-        qube = system.find(source)
-        if qube is None:
-            raise NoSuchQube(f"no such domain: {source!r}")
-        return qube
+        """Raises as ``find_qube``."""
+        return find_qube(untrusted_source, system)
 
     def judges(self, caller: Qube) -> bool:
         return not self.trusted and caller.klass is not Klass.ADMIN
 
-    def counts_as(self, peer: Peer) -> object:
+    def account(self, peer: Peer) -> Account:
         """Whose connections are counted together."""
-        return "dom0"
+        return DOM0_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)
 class QubeDoor:
     """``rpc/<uuid>.sock``: exactly one qube. The process that carries its bytes is root, the daemon's own
     user, or the configured owner of these channels."""
+
+    vouches: ClassVar[bool] = False
 
     uuid: str
     own_uid: int
@@ -91,7 +100,7 @@ class QubeDoor:
     def judges(self, caller: Qube) -> bool:
         return True
 
-    def counts_as(self, peer: Peer) -> object:
+    def account(self, peer: Peer) -> Account:
         return self.uuid
 
 
@@ -102,6 +111,8 @@ class UserDoor:
     Who has a door of its own is refused here: root, the daemon's own user, and dom0's group. A user that is
     not mapped, or mapped to a qube that does not exist, is refused in the same way: closed without a byte.
     """
+
+    vouches: ClassVar[bool] = False
 
     users: Mapping[int, str]
     own_uid: int
@@ -120,7 +131,7 @@ class UserDoor:
     def judges(self, caller: Qube) -> bool:
         return True
 
-    def counts_as(self, peer: Peer) -> object:
+    def account(self, peer: Peer) -> Account:
         return peer.uid
 
 
@@ -134,6 +145,18 @@ def _managed(name: str | None, system: System) -> Qube:
     return qube
 
 
-def own_uid() -> int:
-    """The user this daemon runs as."""
-    return os.geteuid()
+def find_qube(untrusted_token: str, system: System) -> Qube:
+    """The qube that a word of a header names, by its name or by ``uuid:`` and its uuid.
+
+    Raises:
+        BadValue, InvalidUuid: this is no name, or no uuid.
+        NoSuchQube: there is none.
+    """
+    qube = system.find(untrusted_token)
+    if qube is not None:
+        return qube
+    if untrusted_token.startswith("uuid:"):
+        check_uuid(untrusted_token[5:])
+    else:
+        check_qube_name(untrusted_token)
+    raise NoSuchQube(f"no such domain: {untrusted_token!r}")

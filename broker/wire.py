@@ -45,8 +45,12 @@ class RequestReader:
             raise FramingError(f"request longer than {MAX_REQUEST} bytes")
         self._buffer += untrusted_data
 
-    def __len__(self) -> int:
-        return len(self._buffer)
+    def source(self) -> str | None:
+        """The second word of the header as it stands, ``None`` until the header is whole or where it has
+        none."""
+        untrusted_header, nul, _ = self._buffer.partition(b"\0")
+        words = untrusted_header.split(b" ", 2)
+        return words[1].decode("latin-1") if nul and len(words) == 3 else None
 
     def end(self) -> bytes:
         """Everything up to the end of the stream, which has come; the reader is empty after it."""

@@ -1,0 +1,167 @@
+"""One line of JSON for each call: who, what, what was decided and by which rule, how long it took, how it
+ended.
+
+Never the payload. Whatever a caller can choose is escaped and cut, so that a line is a line and a terminal
+that shows it is safe (QSB-087). Lines wait for the end of the turn of the event loop and go to the file in
+one write; files are put aside by size.
+
+A full disk does not stop the calls, which have been carried out by then: the log of the daemon says that the
+audit stands still, lines wait in memory up to a bound, and when it goes on a line tells how many were lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+MAX_TEXT = 256
+"""Characters of one text in a record; what is longer is cut and ends in ``...``."""
+
+MAX_WAITING = 4 * 1024 * 1024
+"""Bytes of records that wait in memory while the file takes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One call.
+
+    ``id`` is the caller's count of its own calls since the daemon started, which a denial tells the caller.
+    ``decision`` is ``allow``, ``ask``, ``deny`` or ``unjudged`` (dom0); ``reason`` says more, for people;
+    ``rule`` is ``FILE:LINE`` of the deciding one, empty for none. ``outcome`` is ``ok``, ``denied``,
+    ``stream`` (the call opened one), ``broken`` (an error inside, see the daemon's log) or the class of the
+    error on the wire. ``started`` is in seconds since the epoch, ``duration`` in seconds to the answer.
+    """
+
+    started: float
+    id: int
+    caller: str
+    service: str
+    argument: str
+    target: str
+    decision: str
+    reason: str
+    rule: str
+    duration: float
+    outcome: str
+
+    def line(self) -> str:
+        return (
+            f'{{"time": "{_clock(self.started)}", "id": {self.id}, "caller": {_text(self.caller)}, '
+            f'"service": {_text(self.service)}, "argument": {_text(self.argument)}, '
+            f'"target": {_text(self.target)}, "decision": "{self.decision}", "reason": {_text(self.reason)}, '
+            f'"rule": {_text(self.rule)}, "duration": {self.duration:.6f}, "outcome": "{self.outcome}"}}\n'
+        )
+
+
+class AuditLog:
+    """The file; ``schedule`` calls a function at the end of the present turn of the loop
+    (``loop.call_soon``).
+
+    Raises ``OSError`` where the file cannot be opened: a daemon that cannot say what it does does not start.
+    """
+
+    def __init__(
+        self, path: Path, max_bytes: int, kept: int, schedule: Callable[[Callable[[], None]], object]
+    ) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._kept = kept
+        self._schedule = schedule
+        self._scheduled = False
+        self._lines: list[str] = []
+        self._waiting = bytearray()
+        self._lost = 0
+        self._stalled = False
+        self._file = self._open()
+        self._size = os.fstat(self._file).st_size
+
+    def write(self, record: Record) -> None:
+        """Have the record written at the end of this turn; never waits, never raises."""
+        self._lines.append(record.line())
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits, as far as the disk takes it."""
+        self._scheduled = False
+        lines, self._lines = self._lines, []
+        if self._lost and len(self._waiting) < MAX_WAITING // 2:
+            lines.insert(0, f'{{"time": "{_clock(time.time())}", "lost": {self._lost}}}\n')
+            self._lost = 0
+        for line in lines:
+            if len(self._waiting) + len(line) > MAX_WAITING:
+                self._lost += 1
+            else:
+                self._waiting += line.encode("ascii")
+        try:
+            if not self._stalled and self._size and self._size + len(self._waiting) > self._max_bytes:
+                self._put_aside()
+            self._drain()
+        except OSError as error:
+            if not self._stalled:
+                _log.error("%s: the audit stands still: %s; free some space", self._path, error.strerror)
+            self._stalled = True
+            return
+        if self._stalled:
+            _log.warning("%s: the audit goes on", self._path)
+            self._stalled = False
+
+    def close(self) -> None:
+        """Write what waits and close the file; says how much was lost, if any was."""
+        self.flush()
+        left = self._waiting.count(b"\n") + self._lost
+        if left:
+            _log.error("%s: %d audit records are lost", self._path, left)
+        os.close(self._file)
+
+    def _open(self) -> int:
+        return os.open(
+            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
+        )
+
+    def _drain(self) -> None:
+        while self._waiting:
+            written = os.write(self._file, self._waiting)
+            self._size += written
+            del self._waiting[:written]
+
+    def _put_aside(self) -> None:
+        for number in range(self._kept - 1, 0, -1):
+            older = self._aside(number)
+            if older.exists():
+                older.replace(self._aside(number + 1))
+        self._path.replace(self._aside(1))
+        fresh = self._open()
+        os.close(self._file)
+        self._file = fresh
+        self._size = 0
+
+    def _aside(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _text(untrusted_text: str) -> str:
+    """A JSON string; ``json`` itself lets DEL through, which a terminal may take for a control character."""
+    if len(untrusted_text) > MAX_TEXT:
+        untrusted_text = untrusted_text[: MAX_TEXT - 3] + "..."
+    return encode_basestring_ascii(untrusted_text).replace("\x7f", "\\u007f")
+
+
+def _clock(moment: float) -> str:
+    """UTC in milliseconds, such as ``2026-01-31T12:00:00.250Z``."""
+    seconds = int(moment)
+    return f"{_clock_second(seconds)}.{int((moment - seconds) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _clock_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -1,0 +1,107 @@
+"""A socket for each qube: ``<uuid>.sock`` is there as long as its qube is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.dispatch import Methods
+from broker.identity import QubeDoor
+from broker.serve import House
+from broker.sockets import Access, answers
+from qubesd.events import QubeChanged, SystemRestored
+from qubesd.model.state import Klass, Qube
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+_log = logging.getLogger(__name__)
+
+_NO_CHANNEL = frozenset({Klass.ADMIN, Klass.REMOTE})
+"""dom0 has its own socket; a RemoteVM runs elsewhere and calls through its relay."""
+
+
+class Channels:
+    """Keeps the sockets in one folder in step with the core's qubes.
+
+    Args:
+        owner: the uid of the process that carries the qubes' bytes, which owns the sockets; ``None`` for the
+            daemon's own.
+    """
+
+    def __init__(
+        self, core: Core, house: House, methods: Methods, folder: Path, own_uid: int, owner: int | None
+    ) -> None:
+        self._core = core
+        self._house = house
+        self._methods = methods
+        self._folder = folder
+        self._own_uid = own_uid
+        self._owner = owner
+        self._uuids: dict[str, str] = {}
+        self._changed: dict[str, None] = {}
+        self._working: asyncio.Task[None] | None = None
+        core.bus.subscribe(QubeChanged, self._qube_changed)
+        core.bus.subscribe(SystemRestored, self._restored)
+
+    async def open(self) -> None:
+        """Open a socket for each qube and take away those that a killed daemon left."""
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for path in self._folder.glob("*.sock"):
+            if path.stem not in self._core.system.by_uuid and path.is_socket() and not answers(path):
+                path.unlink()
+        self._changed.update(dict.fromkeys(self._core.system.qubes))
+        await self._follow()
+
+    async def close(self) -> None:
+        """Follow no more changes; the house closes the sockets."""
+        if self._working is not None:
+            await self._working
+
+    def _qube_changed(self, event: QubeChanged) -> None:
+        assert event.subject is not None
+        qube = self._core.system.qubes.get(event.subject)
+        if self._uuid(qube) != self._uuids.get(event.subject):
+            self._note((event.subject,))
+
+    def _restored(self, event: SystemRestored) -> None:
+        self._note((*self._uuids, *self._core.system.qubes))
+
+    def _note(self, names: tuple[str, ...]) -> None:
+        self._changed.update(dict.fromkeys(names))
+        if self._working is None:
+            self._working = asyncio.get_running_loop().create_task(self._follow())
+
+    async def _follow(self) -> None:
+        """Open and shut what changed. One at a time, so that the last state wins."""
+        while self._changed:
+            name = next(iter(self._changed))
+            del self._changed[name]
+            uuid = self._uuid(self._core.system.qubes.get(name))
+            had = self._uuids.pop(name, None)
+            if had == uuid:
+                if uuid is not None:
+                    self._uuids[name] = uuid
+                continue
+            if had is not None:
+                self._house.shut(self._path(had))
+            if uuid is not None:
+                await self._open(name, uuid)
+        self._working = None
+
+    async def _open(self, name: str, uuid: str) -> None:
+        door = QubeDoor(uuid, self._own_uid, self._owner)
+        try:
+            await self._house.open(self._path(uuid), door, self._methods, Access(0o600, self._owner))
+        except OSError as error:
+            _log.error("%s: no channel for %r: %s", self._path(uuid), name, error.strerror)
+        else:
+            self._uuids[name] = uuid
+
+    def _path(self, uuid: str) -> Path:
+        return self._folder / f"{uuid}.sock"
+
+    def _uuid(self, qube: Qube | None) -> str | None:
+        return None if qube is None or qube.klass in _NO_CHANNEL else qube.uuid

@@ -1,0 +1,158 @@
+"""``qubesd``: the core, the policy and the sockets in one process, put together here and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import grp
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from broker.audit import AuditLog
+from broker.channels import Channels
+from broker.dispatch import Dispatcher
+from broker.facts import Facts
+from broker.identity import Dom0Door, UserDoor
+from broker.judge import PolicyInForce
+from broker.notify import notify
+from broker.root import furnish
+from broker.serve import House
+from broker.sockets import Access, answers
+from broker.streams import Streams
+from policy_engine import DirectorySource, Loader
+from qubesd.api.table import INTERNAL, METHODS
+from qubesd.config import Config, ConfigError, load, uid_of
+from qubesd.core.core import Core
+from qubesd.core.opening import open_core
+from qubesd.errors import QubesError
+
+_log = logging.getLogger("qubesd")
+
+GRACE = 20.0
+"""Seconds that calls which are being carried out get to end when the daemon is told to stop."""
+
+_MIB = 1024 * 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Serve until SIGTERM or SIGINT; exits 1 with a message where that is not possible. SIGHUP reloads the
+    policy."""
+    parser = argparse.ArgumentParser(prog="qubesd", description=__doc__)
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="keep everything below DIR, on the embedded hypervisor"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the configuration (default: etc/qubes/qubesd.toml)"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="qubesd: %(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        config = load(options.root, options.config)
+        if options.root is not None:
+            furnish(config)
+        _raise_descriptor_limit()
+        asyncio.run(serve(config, create=options.root is not None))
+    except (ConfigError, QubesError) as error:
+        sys.exit(f"qubesd: {error}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"qubesd: {where}{error.strerror or error}")
+    sys.exit(0)
+
+
+async def serve(config: Config, create: bool) -> None:
+    """Open everything, serve until a signal, close everything.
+
+    Args:
+        create: make an empty system where there is none.
+
+    Raises:
+        QubesError: the system or the hypervisor cannot be opened.
+        ConfigError: the configuration names what this machine does not have.
+        OSError: a socket or the audit log cannot be opened.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if answers(config.run_dir / "qubesd.sock"):
+        raise FileExistsError(
+            17, "another daemon answers on this socket", str(config.run_dir / "qubesd.sock")
+        )
+    async with open_core(config, create) as core:
+        audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files, loop.call_soon)
+        try:
+            await _serve_core(core, config, audit, stop)
+        finally:
+            audit.close()
+
+
+async def _serve_core(core: Core, config: Config, audit: AuditLog, stop: asyncio.Event) -> None:
+    strict = config.visibility == "strict"
+    directories = (str(config.policy_runtime), str(config.policy_dir))
+    loader = Loader(DirectorySource(), directories, str(config.policy_legacy))
+    policies = PolicyInForce(loader.load, config.on_error == "last-good")
+    policies.reload()
+    facts = Facts(core)
+    streams = Streams(core, policies, facts, strict)
+    dispatcher = Dispatcher(
+        core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
+    )
+    house = House(core, dispatcher)
+    own_uid, group = os.geteuid(), _group_id(config.socket_group)
+    channels = Channels(
+        core, house, METHODS, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))
+    )
+
+    def reload() -> None:
+        policies.reload()
+        streams.policy_changed()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    config.user_socket.parent.mkdir(parents=True, exist_ok=True)
+    dom0_only = Access(0o660, group=group)
+    try:
+        await channels.open()
+        await house.open(
+            config.user_socket, UserDoor(dict(config.users), own_uid, group), METHODS, Access(0o666)
+        )
+        trusted = Dom0Door(own_uid, group, trusted=True)
+        await house.open(config.run_dir / "qubesd.internal.sock", trusted, INTERNAL, dom0_only)
+        await house.open(config.run_dir / "qubesd.misc.sock", trusted, {}, dom0_only)
+        # The one that everybody looks for comes last: when it is there, all are.
+        await house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), METHODS, dom0_only)
+        _log.info("ready: %s", config.run_dir / "qubesd.sock")
+        notify("READY=1")
+        await stop.wait()
+        notify("STOPPING=1")
+        _log.info("stopping")
+    finally:
+        await channels.close()
+        await house.close(GRACE)
+
+
+def _group_id(name: str) -> int | None:
+    if not name:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(
+            f"socket_group: no group {name!r} on this machine: make it, or name another"
+        ) from None
+
+
+def _raise_descriptor_limit() -> None:
+    """Each qube has a socket of its own, and the soft limit is often 1,024 for the sake of ``select``."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main()

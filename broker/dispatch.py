@@ -1,0 +1,210 @@
+"""From a call to its answer: who calls, what the policy says, the method's contract, the handler, the guard.
+
+Nothing is looked up for a judged caller before the policy has spoken on the names as they were given. What
+waits for nothing is answered in the same turn of the loop; the rest is a coroutine that ends in the same kind
+of answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from broker.audit import AuditLog, Record
+from broker.facts import Facts
+from broker.identity import Door, Peer, find_qube
+from broker.judge import UNJUDGED, Ground, PolicyInForce, Verdict
+from broker.streams import Listener, Streams
+from broker.visible import applies, shown
+from broker.wire import encode_content, encode_error, encode_refusal
+from qubesd.api.method import Call, Command, Destination, EventStream, Method, Need, Reply, Rows
+from qubesd.errors import ProtocolError, QubesError
+from qubesd.model.state import Klass, Qube
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+_log = logging.getLogger(__name__)
+
+Methods = Mapping[str, Method]
+
+Answer = bytes | Listener
+"""The whole reply (no byte at all: close without one), or a stream of events."""
+
+CLOSE = b""
+
+
+@dataclass(slots=True)
+class _Case:
+    """One call on its way, for its audit record."""
+
+    call: Call
+    caller: str
+    id: int
+    started: float
+    begun: float
+    verdict: Verdict = UNJUDGED
+
+    def record(self, outcome: str) -> Record:
+        call, verdict = self.call, self.verdict
+        return Record(
+            self.started,
+            self.id,
+            self.caller,
+            call.service,
+            call.argument,
+            call.target,
+            verdict.decision,
+            verdict.reason,
+            verdict.place,
+            time.perf_counter() - self.begun,
+            outcome,
+        )
+
+
+class Dispatcher:
+    """Answers calls on one core.
+
+    Args:
+        strict: ``visibility = "strict"``: guards hold for every judged call, and what is hidden is absent.
+        trust_consent: on dom0's socket an ``ask`` has been put to the user by the policy daemon in front.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        policies: PolicyInForce,
+        facts: Facts,
+        streams: Streams,
+        audit: AuditLog,
+        *,
+        strict: bool,
+        trust_consent: bool,
+    ) -> None:
+        self._core = core
+        self._policies = policies
+        self._facts = facts
+        self._streams = streams
+        self._audit = audit
+        self._strict = strict
+        self._trust_consent = trust_consent
+        self._counts: dict[str, int] = {}
+
+    def take(
+        self, call: Call, door: Door, peer: Peer, methods: Methods
+    ) -> Answer | Coroutine[Any, Any, Answer]:
+        """Carry out a call that came through this door, or refuse it. Never raises for what a caller sent."""
+        started, begun = time.time(), time.perf_counter()
+        core = self._core
+        try:
+            caller = door.caller(call.source, peer, core.system)
+        except QubesError as error:
+            self._audit.write(_Case(call, call.source, 0, started, begun).record(error.wire_name))
+            return encode_error(error)
+        case = _Case(call, caller.name, self._count(caller), started, begun)
+        ground = None
+        if door.judges(caller):
+            ground = Ground(self._policies.now, self._facts.world(), caller.name)
+            consented = self._trust_consent and door.vouches
+            case.verdict = ground.judge(call.service, call.argument, call.target, consented)
+            if not case.verdict.allowed or (self._strict and core.system.find(call.target) is None):
+                self._audit.write(case.record("denied"))
+                return encode_refusal(case.id)
+        try:
+            target = find_qube(call.target, core.system)
+            method = check_contract(methods, call, target)
+            value = method.parse(core, target, call.argument, call.payload) if method.parse else None
+            command = Command(call.service, call.argument, caller, target, value)
+            reply = method.handler(core, command)
+        except Exception as error:
+            return self._failed(case, error)
+        if isinstance(reply, Reply):
+            return self._answer(case, reply, method, command, ground)
+        return self._wait(case, reply, method, command, ground)
+
+    async def _wait(
+        self,
+        case: _Case,
+        reply: Awaitable[Reply],
+        method: Method,
+        command: Command,
+        ground: Ground | None,
+    ) -> Answer:
+        try:
+            done = await reply
+        except asyncio.CancelledError:
+            self._audit.write(case.record("broken"))
+            raise
+        except Exception as error:
+            return self._failed(case, error)
+        return self._answer(case, done, method, command, ground)
+
+    def _answer(
+        self, case: _Case, reply: Reply, method: Method, command: Command, ground: Ground | None
+    ) -> Answer:
+        """The reply as it goes out, without what the caller may not see."""
+        guarded = ground is not None and applies(method.guard, self._strict)
+        if isinstance(reply, EventStream):
+            self._audit.write(case.record("stream"))
+            subject = None if reply.subject is None else self._core.system.qubes[reply.subject]
+            return self._streams.open(subject, command.caller if guarded else None, method.guard)
+        if isinstance(reply, Rows):
+            if guarded and ground is not None:
+                rows = shown(reply.rows, method.guard, ground, command.target.name)
+            else:
+                rows = reply.rows.values()
+            content = "".join(rows)
+        else:
+            content = reply.content
+        self._audit.write(case.record("ok"))
+        return encode_content(content)
+
+    def _failed(self, case: _Case, error: Exception) -> bytes:
+        """An error that the caller may read is its answer; any other one ends this connection and nothing
+        else."""
+        if isinstance(error, QubesError):
+            self._audit.write(case.record(error.wire_name))
+            return encode_error(error)
+        _log.error("call %d of %r to %r broke off", case.id, case.caller, case.call.service, exc_info=error)
+        self._audit.write(case.record("broken"))
+        return CLOSE
+
+    def _count(self, caller: Qube) -> int:
+        """The number of this call among those of its caller. It counts nothing that others do, since a denial
+        tells it to the caller."""
+        number = self._counts[caller.uuid] = self._counts.get(caller.uuid, 0) + 1
+        if number == 1 and len(self._counts) > 2 * len(self._core.system.qubes) + 100:
+            there = self._core.system.by_uuid
+            self._counts = {uuid: count for uuid, count in self._counts.items() if uuid in there}
+        return number
+
+
+def check_contract(methods: Methods, call: Call, target: Qube) -> Method:
+    """The method of a call that keeps what the method declares, checked in the order of stock.
+
+    Raises:
+        ProtocolError: unknown method; payload, argument or destination is not as declared.
+    """
+    method = methods.get(call.service)
+    if method is None:
+        raise ProtocolError(f"no such method: {call.service[:64]!r}")
+    _check_need("payload", method.payload, bool(call.payload))
+    _check_need("argument", method.argument, bool(call.argument))
+    if method.destination is not Destination.ANY:
+        is_dom0 = target.klass is Klass.ADMIN
+        if is_dom0 is not (method.destination is Destination.DOM0):
+            raise ProtocolError(
+                "this call is made to dom0 only" if not is_dom0 else "this call is not made to dom0"
+            )
+    return method
+
+
+def _check_need(what: str, need: Need, given: bool) -> None:
+    if given and need is Need.FORBIDDEN:
+        raise ProtocolError(f"unexpected {what}")
+    if not given and need is Need.REQUIRED:
+        raise ProtocolError(f"missing {what}")

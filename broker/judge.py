@@ -1,0 +1,130 @@
+"""The policy in force, and what it says to one call.
+
+A policy that does not load denies every judged call; the reason is in the log and in each audit record. One
+``Ground`` holds the policy and the world that a call is judged by, and everything that follows from the call
+(its action, the rows of its answer) is judged on the same ground.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from policy_engine import Allowed, Asked, Denied, Policy, PolicyError, Request, Rule, World, decide, visible
+from qubesd.model.state import DOM0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the policy said of a call, in the words of the audit."""
+
+    allowed: bool
+    decision: str
+    reason: str = ""
+    rule: Rule | None = None
+
+    @property
+    def place(self) -> str:
+        """``FILE:LINE`` of the deciding rule, or of what keeps the policy from loading; empty for none."""
+        if self.rule is None:
+            return ""
+        return self.rule.file if self.rule.line is None else f"{self.rule.file}:{self.rule.line}"
+
+
+UNJUDGED = Verdict(True, "unjudged")
+"""dom0's own calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A policy and a world, and the caller that is judged by them. ``policy`` is what keeps it from loading
+    where there is none."""
+
+    policy: Policy | PolicyError
+    world: World
+    source: str
+
+    def allows(self, service: str, argument: str, target: str) -> bool:
+        """Whether a plain ``allow`` stands for this call; ``argument`` is without the ``+``.
+
+        Stock's lists count an ``allow`` that goes elsewhere than dom0 as well, and so does this.
+        """
+        if isinstance(self.policy, PolicyError):
+            return False
+        request = Request(service, "+" + argument, self.source, target)
+        return isinstance(decide(self.policy, request, self.world), Allowed)
+
+    def reaches(self, service: str, argument: str, target: str) -> bool:
+        """Whether the call is allowed, or would be put to somebody as a question."""
+        if isinstance(self.policy, PolicyError):
+            return False
+        request = Request(service, "+" + argument, self.source, target)
+        return not isinstance(decide(self.policy, request, self.world), Denied)
+
+    def allowed_on(self, service: str, argument: str = "") -> list[str]:
+        """The names of the qubes on which the call is allowed, in the order of lists."""
+        if isinstance(self.policy, PolicyError):
+            return []
+        return visible(self.policy, self.world, self.source, service, "+" + argument)
+
+    def judge(self, service: str, argument: str, target: str, consented: bool) -> Verdict:
+        """What the policy says to a call of the Admin API, which dom0 carries out whatever it is about.
+
+        Args:
+            consented: a trusted policy daemon in front has put the question already where the policy says
+            ask.
+        """
+        if isinstance(self.policy, PolicyError):
+            return Verdict(False, "deny", f"the policy does not load: {self.policy}")
+        decision = decide(self.policy, Request(service, "+" + argument, self.source, target), self.world)
+        if isinstance(decision, Allowed):
+            if decision.target != DOM0:
+                hint = f"allowed, but sent to {decision.target!r} and not to dom0; the rule lacks target=dom0"
+                return Verdict(False, "deny", hint, decision.rule)
+            return Verdict(True, "allow", rule=decision.rule)
+        if isinstance(decision, Asked):
+            if not consented:
+                return Verdict(False, "ask", "nobody can be asked here", decision.rule)
+            if DOM0 in decision.targets:
+                return Verdict(True, "ask", "asked by the policy daemon in front", decision.rule)
+            return Verdict(False, "ask", "dom0 is not among the choices", decision.rule)
+        return _denied(decision)
+
+
+def _denied(decision: Denied) -> Verdict:
+    return Verdict(False, "deny", decision.kind, decision.rule)
+
+
+class PolicyInForce:
+    """The one policy of this moment; a new one takes its place whole, by one assignment.
+
+    Args:
+        load: reads the policy from its directories; raises ``PolicyError``.
+        keep_last_good: go on with the policy before where the new one does not load.
+    """
+
+    def __init__(self, load: Callable[[], Policy], keep_last_good: bool) -> None:
+        self._load = load
+        self._keep_last_good = keep_last_good
+        self.error: PolicyError | None = None
+        self.now: Policy | PolicyError = PolicyError("io", "not loaded yet", file="policy.d")
+
+    def reload(self) -> None:
+        """Read the policy again; what is wrong with it is in the log and in ``error``."""
+        try:
+            self.now = self._load()
+        except PolicyError as error:
+            self.error = error
+            if self._keep_last_good and isinstance(self.now, Policy):
+                _log.error("%s; going on with the policy before", error)
+            else:
+                self.now = error
+                _log.error("%s; every judged call is denied until the policy loads", error)
+            return
+        self.error = None
+        for warning in self.now.warnings:
+            _log.warning("%s", warning)
+        _log.info("policy loaded: %d rules in %d files", len(self.now.rules), len(self.now.files))

@@ -1,0 +1,247 @@
+"""Connections: one request each, read whole, answered, closed; and the sockets that they come through.
+
+A caller may hold only so many connections, each of at most one request of 64 KiB; a request has to be whole
+and an answer be taken in time; a listener has to take its events. What is over a bound is closed without a
+byte, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from broker.dispatch import Answer, Dispatcher, Methods
+from broker.hangup import HangUps
+from broker.identity import DOM0_ACCOUNT, Account, Door, Peer, peer_of
+from broker.sockets import BACKLOG, Access, bind, publish
+from broker.streams import Listener
+from broker.wire import FramingError, RequestReader, parse_call
+from qubesd.model.state import DOM0
+
+if TYPE_CHECKING:
+    from qubesd.core.core import Core
+
+_log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 64
+"""Open connections of one caller, streams included."""
+
+MAX_TRUSTED = 1024
+"""The same for dom0 as a whole, with those connections whose header has not said yet who calls."""
+
+MAX_BEHIND = 1024 * 1024
+"""Bytes of events that wait for a listener; one that is further behind is dropped."""
+
+PATIENCE = 15 * 60.0
+"""Seconds in which a request has to be whole, and an answer has to be taken. A client that keeps its
+connection open and says nothing (stock lets it, without any bound) has this long."""
+
+_SWEEP = 15.0
+
+
+class Connection(asyncio.Protocol):
+    """One request through one door."""
+
+    __slots__ = (
+        "_descriptor",
+        "_house",
+        "_listener",
+        "_methods",
+        "_peer",
+        "_reader",
+        "_transport",
+        "counted",
+        "door",
+        "since",
+    )
+
+    def __init__(self, house: House, door: Door, methods: Methods) -> None:
+        self.door = door
+        self.counted: Account | None = None
+        """Whom it is counted with; ``None`` where it was refused."""
+        self.since: float | None = None
+        """Since when the client has been waited for, on the monotonic clock; ``None`` while it waits for
+        us."""
+        self._house = house
+        self._methods = methods
+        self._reader = RequestReader()
+        self._listener: Listener | None = None
+        self._descriptor = -1
+        self._transport: asyncio.Transport
+        self._peer: Peer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        connection = transport.get_extra_info("socket")
+        self._descriptor = connection.fileno()
+        try:
+            self._peer = peer_of(connection)
+        except OSError as error:
+            _log.warning("refused a connection that the kernel says nothing of: %s", error)
+            self._transport.abort()
+            return
+        if not self.door.admits(self._peer, self._house.core.system):
+            _log.warning("refused a connection of uid %d", self._peer.uid)
+            self._transport.abort()
+        elif self._house.count(self, self.door.account(self._peer)):
+            self.since = time.monotonic()
+        else:
+            self._transport.abort()
+
+    def data_received(self, untrusted_data: bytes) -> None:
+        try:
+            self._reader.feed(untrusted_data)
+        except FramingError:
+            self._transport.abort()
+            return
+        if self.counted is DOM0_ACCOUNT and b"\0" in untrusted_data:
+            untrusted_source = self._reader.source()
+            if untrusted_source not in (None, DOM0) and not self._house.count(self, untrusted_source):
+                self._transport.abort()
+
+    def eof_received(self) -> bool:
+        """The request is whole. Answers whether there is more to come than what was written here."""
+        if self.counted is None:
+            return False
+        try:
+            call = parse_call(self._reader.end())
+        except FramingError:
+            return False
+        answer = self._house.dispatcher.take(call, self.door, self._peer, self._methods)
+        if isinstance(answer, bytes):
+            self._transport.write(answer)
+            return False
+        self.since = None
+        if isinstance(answer, Listener):
+            self._listen(answer)
+        else:
+            self._house.run(self._finish(answer))
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._house.leave(self)
+        self._house.hang_ups.forget(self._descriptor)
+        if self._listener is not None:
+            self._listener.close()
+
+    def drop(self) -> None:
+        """Close at once, whatever was still to be written."""
+        if self._listener is not None:
+            self._listener.close()
+        self._transport.abort()
+
+    async def _finish(self, running: Coroutine[Any, Any, Answer]) -> None:
+        """A call runs to its end even when its caller has gone: what it does must not be left half done."""
+        answer = await running
+        if self._transport.is_closing():
+            if isinstance(answer, Listener):
+                answer.close()
+        elif isinstance(answer, Listener):
+            self._listen(answer)
+        else:
+            self.since = time.monotonic()
+            self._transport.write(answer)
+            self._transport.close()
+
+    def _listen(self, listener: Listener) -> None:
+        self._listener = listener
+        self._house.hang_ups.watch(self._descriptor, self.drop)
+        listener.attach(self._send, self._transport.close)
+
+    def _send(self, message: bytes) -> None:
+        self._transport.write(message)
+        if self._transport.get_write_buffer_size() > MAX_BEHIND:
+            _log.warning("dropped a listener that does not read its events")
+            self.drop()
+
+
+class House:
+    """All connections of one daemon, and the sockets that they come through."""
+
+    def __init__(self, core: Core, dispatcher: Dispatcher) -> None:
+        self.core = core
+        self.dispatcher = dispatcher
+        self._loop = asyncio.get_running_loop()
+        self.hang_ups = HangUps(self._loop)
+        self._connections: dict[Connection, None] = {}
+        self._counts: Counter[Account] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[Path, tuple[asyncio.Server, Door]] = {}
+        self._sweep = self._loop.call_later(_SWEEP, self._sweep_out)
+
+    async def open(self, path: Path, door: Door, methods: Methods, access: Access) -> None:
+        """Listen on a socket, whose path appears when it answers. Raises ``OSError`` as ``bind`` does."""
+        listening = bind(path, access)
+        server = await self._loop.create_unix_server(
+            lambda: Connection(self, door, methods), sock=listening, backlog=BACKLOG
+        )
+        publish(path)
+        self._open[path] = server, door
+
+    def shut(self, path: Path) -> None:
+        """Take a socket away and drop the connections that came through it."""
+        server, door = self._open.pop(path)
+        server.close()
+        path.unlink(missing_ok=True)
+        for connection in [one for one in self._connections if one.door is door]:
+            connection.drop()
+
+    async def close(self, grace: float) -> None:
+        """Take no more calls, and give those that run ``grace`` seconds to end and be answered."""
+        for server, _ in self._open.values():
+            server.close()
+        for path in self._open:
+            path.unlink(missing_ok=True)
+        self._open.clear()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._sweep.cancel()
+        for connection in tuple(self._connections):
+            connection.drop()
+        # The transports tell of their end in the next turn of the loop.
+        while self._connections:
+            await asyncio.sleep(0)
+        self.hang_ups.close()
+
+    def count(self, connection: Connection, account: Account) -> bool:
+        """Count a connection with those of this account and no other; false where that has enough."""
+        if self._counts[account] >= (MAX_TRUSTED if account is DOM0_ACCOUNT else MAX_CONNECTIONS):
+            _log.warning("refused a connection: %r has too many", account)
+            return False
+        self.leave(connection)
+        self._counts[account] += 1
+        self._connections[connection] = None
+        connection.counted = account
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        """Count it no more; nothing where it was not counted."""
+        account = connection.counted
+        if account is None:
+            return
+        connection.counted = None
+        del self._connections[connection]
+        self._counts[account] -= 1
+        if not self._counts[account]:
+            del self._counts[account]
+
+    def run(self, call: Coroutine[Any, Any, None]) -> None:
+        """Have a call that waits run to its end."""
+        task = self._loop.create_task(call)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _sweep_out(self) -> None:
+        """Drop whoever was waited for too long."""
+        latest = time.monotonic() - PATIENCE
+        for connection in [one for one in self._connections if one.since is not None and one.since < latest]:
+            connection.drop()
+        self._sweep = self._loop.call_later(_SWEEP, self._sweep_out)

@@ -1,0 +1,221 @@
+"""Event streams: who listens, and which events each listener may see.
+
+An event reaches a listener that is judged when policy allows it ``admin.Events`` ``+EVENT`` on the qube that
+the event speaks of; under strict visibility also only when the values in it may be read, and ``domain-add``
+and ``domain-delete`` then tell of a qube's coming into and going out of the listener's view, for whatever
+reason. An event costs the same for each listener however many qubes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.facts import Facts
+from broker.judge import Ground, PolicyInForce
+from broker.wire import ESTABLISHED, encode_event
+from qubesd.api.method import EventRows, Guard
+from qubesd.events import (
+    Event,
+    FeatureEvent,
+    PropertyEvent,
+    QubeAdded,
+    QubeChanged,
+    QubeRemoved,
+    SystemChanged,
+    SystemRestored,
+    TagEvent,
+    WireEvent,
+)
+from qubesd.model.state import DOM0, Qube
+
+if TYPE_CHECKING:
+    from policy_engine import World
+    from qubesd.core.core import Core
+
+
+class Listener:
+    """One stream. ``subject`` is the qube it is about, ``None`` for everything; ``source`` the caller it is
+    judged as, ``None`` for dom0, which sees all. Both are bound to the qube that had the name when the stream
+    began."""
+
+    __slots__ = ("_hang_up", "_streams", "_write", "read", "seen", "source", "subject", "uuids")
+
+    def __init__(self, streams: Streams, subject: Qube | None, source: Qube | None, read: str) -> None:
+        self.subject = None if subject is None else subject.name
+        self.source = None if source is None else source.name
+        self.read = read
+        self.uuids = {qube.name: qube.uuid for qube in (subject, source) if qube is not None}
+        self.seen: set[str] = set()
+        self._streams = streams
+        self._write: Callable[[bytes], None] = _nowhere
+        self._hang_up: Callable[[], None] = _nothing
+
+    def attach(self, write: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
+        """Send the messages there from now on, the first at once; ``hang_up`` ends the stream."""
+        self._write, self._hang_up = write, hang_up
+        write(ESTABLISHED)
+
+    def send(self, message: bytes) -> None:
+        self._write(message)
+
+    def hang_up(self) -> None:
+        self.close()
+        self._hang_up()
+
+    def close(self) -> None:
+        """No more events; nothing where it is closed already."""
+        self._streams.listeners.pop(self, None)
+
+
+def _nowhere(message: bytes) -> None:
+    """Until the stream is attached to a connection."""
+
+
+def _nothing() -> None:
+    """Until the stream is attached to a connection."""
+
+
+class Streams:
+    """All open streams of one core."""
+
+    def __init__(self, core: Core, policies: PolicyInForce, facts: Facts, strict: bool) -> None:
+        self.listeners: dict[Listener, None] = {}
+        self._core = core
+        self._policies = policies
+        self._facts = facts
+        self._strict = strict
+        self._world = facts.world()
+        self._departed: dict[str, World] = {}
+        core.bus.subscribe(Event, self._tell)
+
+    def open(self, subject: Qube | None, source: Qube | None, guard: Guard) -> Listener:
+        """A new stream: nothing that happens from now on is missed.
+
+        Args:
+            subject: ``None`` for the events of everything.
+            source: ``None`` for a caller that is not judged.
+            guard: what each event of it is judged by.
+        """
+        if not isinstance(guard, EventRows):
+            raise TypeError(f"a stream of events is guarded by {guard!r}, which says nothing of events")
+        listener = Listener(self, subject, source, guard.read)
+        self._world = self._facts.world()
+        if self._follows_view(listener):
+            listener.seen = set(self._ground(listener).allowed_on(guard.read, QubeAdded.kind))
+        self.listeners[listener] = None
+        return listener
+
+    def policy_changed(self) -> None:
+        """What every listener may see is another from now on."""
+        for listener in tuple(self.listeners):
+            self._look_again(listener, self._world)
+
+    def _tell(self, event: Event) -> None:
+        if not self.listeners:
+            return
+        if isinstance(event, SystemRestored):
+            for listener in tuple(self.listeners):
+                listener.hang_up()
+        elif isinstance(event, QubeChanged | SystemChanged):
+            self._changed(event.subject)
+        elif isinstance(event, WireEvent):
+            self._publish(event)
+
+    def _publish(self, event: WireEvent) -> None:
+        name, keys = event.wire_name, event.keys()
+        message = encode_event(event.subject, name, keys)
+        argument = name.replace(":", "_")
+        named = dict(keys).get("vm")
+        # What is gone is judged in the world in which it was there.
+        world = self._departed.pop(named or "", None) if isinstance(event, QubeRemoved) else None
+        for listener in tuple(self.listeners):
+            if listener.subject is not None and listener.subject != event.subject:
+                continue
+            if listener.source is not None:
+                if self._strict and isinstance(event, QubeAdded | QubeRemoved):
+                    continue
+                ground = self._ground(listener, world)
+                if not ground.allows(listener.read, argument, event.subject or named or DOM0):
+                    continue
+                if self._strict and not _values_readable(event, named, listener.read, argument, ground):
+                    continue
+            listener.send(message)
+
+    def _changed(self, subject: str | None) -> None:
+        """A qube, or the system as a whole for ``None``, is not what it was: end the streams whose qubes are
+        gone, and let the others follow their view."""
+        before, self._world = self._world, self._facts.world()
+        gone = subject is not None and subject not in self._world
+        if gone and subject is not None and subject in before:
+            self._departed[subject] = before
+        for listener in tuple(self.listeners):
+            if self._uprooted(listener):
+                continue
+            if before is self._world:
+                continue
+            if subject is None or subject == listener.source:
+                self._look_again(listener, before)
+            elif self._follows_view(listener):
+                visible = not gone and self._ground(listener).allows(listener.read, QubeAdded.kind, subject)
+                self._move(listener, subject, visible, before)
+        if not any(listener.source is not None for listener in self.listeners):
+            self._departed.clear()
+
+    def _uprooted(self, listener: Listener) -> bool:
+        """End a stream whose caller is gone. One whose subject is gone has nothing more to tell and stays
+        open, as in stock; a new qube of that name is another one."""
+        qubes = self._core.system.qubes
+        for name, uuid in listener.uuids.items():
+            now = qubes.get(name)
+            if now is None or now.uuid != uuid:
+                if name == listener.source:
+                    listener.hang_up()
+                else:
+                    listener.close()
+                return True
+        return False
+
+    def _follows_view(self, listener: Listener) -> bool:
+        return self._strict and listener.source is not None and listener.subject is None
+
+    def _look_again(self, listener: Listener, before: World) -> None:
+        """Judge all qubes anew for a listener."""
+        if not self._follows_view(listener):
+            return
+        visible = self._ground(listener).allowed_on(listener.read, QubeAdded.kind)
+        for name in sorted(listener.seen.difference(visible)):
+            self._move(listener, name, False, before)
+        for name in visible:
+            self._move(listener, name, True, before)
+
+    def _move(self, listener: Listener, name: str, visible: bool, before: World) -> None:
+        """Tell a listener of a qube that came into its view or went out of it, if it did."""
+        if visible == (name in listener.seen):
+            return
+        if visible:
+            listener.seen.add(name)
+            listener.send(encode_event(None, QubeAdded.kind, (("vm", name),)))
+            return
+        listener.seen.discard(name)
+        if self._ground(listener, before).allows(listener.read, QubeRemoved.kind, name):
+            listener.send(encode_event(None, QubeRemoved.kind, (("vm", name),)))
+
+    def _ground(self, listener: Listener, world: World | None = None) -> Ground:
+        return Ground(self._policies.now, self._world if world is None else world, listener.source or DOM0)
+
+
+def _values_readable(event: WireEvent, named: str | None, read: str, argument: str, ground: Ground) -> bool:
+    """Whether the caller may read what the event says of its subject besides that it happened."""
+    match event:
+        case PropertyEvent(subject=None, name=name):
+            return ground.allows("admin.property.Get", name, DOM0)
+        case PropertyEvent(subject=str(subject), name=name):
+            return ground.allows("admin.vm.property.Get", name, subject)
+        case FeatureEvent(subject=str(subject), feature=feature):
+            return ground.allows("admin.vm.feature.Get", feature, subject)
+        case TagEvent(subject=str(subject), tag=tag):
+            return ground.allows("admin.vm.tag.Get", tag, subject)
+        case _:
+            # An event of one qube that names another, such as a netvm's of its new client, tells of both.
+            return named is None or event.subject is None or ground.allows(read, argument, named)
