@@ -136,13 +136,13 @@ def encode_event(subject: str | None, name: str, keys: Iterable[tuple[str, str]]
     return b"\0".join(fields)
 
 
-ESTABLISHED = encode_event(None, "connection-established")
-"""The first message of every stream: whoever reads it misses nothing after it."""
-
-
 def _plain(text: str) -> bytes:
     encoded = text.encode("ascii", "backslashreplace")
     return encoded.replace(b"\0", b"\\x00") if b"\0" in encoded else encoded
+
+
+ESTABLISHED = encode_event(None, "connection-established")
+"""The first message of every stream: whoever reads it misses nothing after it."""
 
 
 @dataclass(frozen=True, slots=True)
