@@ -9,6 +9,8 @@ from policy_engine.model import DOM0, DOM0_TEXTS, Allow, Ask, Deny, Rule
 from policy_engine.policy import Plan, Policy
 from policy_engine.world import World, disposable_keys, disposable_tag_keys
 
+_NO_RULE = Denied("no-rule", True)
+
 _DOM0_KEYS = frozenset({"*", "@adminvm"})
 _NO_TARGET_KEYS = frozenset({"*", "@anyvm", "@default"})
 _NO_QUBE_KEYS = frozenset({"*", "@anyvm"})
@@ -35,7 +37,7 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
     plan = policy.plan(service, argument, source_keys(source) if caller is None else caller.keys)
     matching = plan.keys & target_keys
     if not matching:
-        return Denied("no-rule", True)
+        return _NO_RULE
     rule = plan.rules[min(map(plan.first.__getitem__, matching))]
 
     action = rule.action

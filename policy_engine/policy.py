@@ -11,7 +11,7 @@ from policy_engine.model import ANY, Action, Allow, Deny, Rule, Selector
 from policy_engine.world import selector_key
 
 MAX_INDEXED = 400_000
-"""Rules that the finer parts of one policy's index may hold, counted as often as they are held; then they are
+"""Rules that the finer parts of one policy's index hold, each counted as often as it is held, before they are
 made anew. A policy that needs more is judged correctly, only slower."""
 
 
@@ -63,17 +63,46 @@ def _subject(action: Action, target: Selector) -> Selector:
 
 
 class _Group:
-    """The rules for one service and argument, wildcards included, in order."""
+    """The rules for one service and argument, wildcards included, by source. Made when they are first needed.
 
-    __slots__ = ("by_source", "plans", "rules", "sources")
+    Attributes:
+        positions: in the policy, of the rules written for just this service and argument.
+        wider: the groups of the wildcards that these rules share their requests with.
+        sources: the keys of the sources of all these rules, none before they are needed.
+        plans: by which of the sources are those of a caller.
+    """
 
-    def __init__(self, rules: list[Rule]) -> None:
-        self.rules = rules
-        self.by_source: dict[str, list[int]] = {}
-        for position, rule in enumerate(rules):
-            self.by_source.setdefault(selector_key(rule.source), []).append(position)
+    __slots__ = ("by_source", "plans", "positions", "sources", "wider")
+
+    by_source: dict[str, list[int]]
+    plans: dict[frozenset[str], Plan]
+    sources: frozenset[str]
+
+    def __init__(self, *wider: "_Group") -> None:
+        self.positions: list[int] = []
+        self.wider = wider
+        self.forget()
+
+    def forget(self) -> None:
+        self.by_source = _NO_POSITIONS
+        self.plans = _NO_PLANS
+        self.sources = _NO_SOURCES
+
+    def learn(self, rules: Sequence[Rule]) -> int:
+        """Sort the rules by source, and say how many there are."""
+        positions = sorted({place for group in (self, *self.wider) for place in group.positions})
+        self.by_source = {}
+        for place in positions:
+            self.by_source.setdefault(selector_key(rules[place].source), []).append(place)
+        self.plans = {}
         self.sources = frozenset(self.by_source)
-        self.plans: dict[frozenset[str], Plan] = {}
+        return len(positions)
+
+
+# What all groups hold before they are needed; never written to.
+_NO_POSITIONS: dict[str, list[int]] = {}
+_NO_PLANS: dict[frozenset[str], Plan] = {}
+_NO_SOURCES: frozenset[str] = frozenset()
 
 
 class Policy:
@@ -85,7 +114,7 @@ class Policy:
         warnings: what the log should tell of the loading, location first.
     """
 
-    __slots__ = ("_groups", "_indexed", "_pairs", "files", "rules", "warnings")
+    __slots__ = ("_indexed", "_learned", "_services", "_unnamed", "files", "rules", "warnings")
 
     def __init__(
         self, rules: Iterable[Rule], files: Iterable[str] = (), warnings: Iterable[str] = ()
@@ -93,45 +122,37 @@ class Policy:
         self.rules = tuple(rules)
         self.files = tuple(files)
         self.warnings = tuple(warnings)
-        self._pairs: dict[str, dict[str, list[int]]] = {ANY: {}}
+        everything = _Group()
+        self._unnamed = {ANY: everything}
+        self._services = {ANY: self._unnamed}
         for position, rule in enumerate(self.rules):
-            arguments = self._pairs.get(rule.service)
+            arguments = self._services.get(rule.service)
             if arguments is None:
-                arguments = self._pairs[rule.service] = {}
-            positions = arguments.get(rule.argument)
-            if positions is None:
-                arguments[rule.argument] = [position]
-            else:
-                positions.append(position)
-        self._groups: dict[tuple[str, str], _Group] = {}
+                arguments = self._services[rule.service] = {ANY: _Group(everything)}
+            group = arguments.get(rule.argument)
+            if group is None:
+                group = arguments[rule.argument] = _Group(arguments[ANY], everything)
+            group.positions.append(position)
+        self._learned: list[_Group] = []
         self._indexed = 0
 
     def plan(self, service: str, argument: str, source: frozenset[str]) -> Plan:
         """The rules for this service and argument and a source with these keys."""
-        arguments = self._pairs.get(service)
-        if arguments is None:
-            service = argument = ANY
-        elif argument not in arguments:
-            argument = ANY
-        group = self._groups.get((service, argument)) or self._group(service, argument)
-        sources = group.sources & source
-        return group.plans.get(sources) or self._plan(group, sources)
+        arguments = self._services.get(service, self._unnamed)
+        group = arguments.get(argument) or arguments[ANY]
+        return group.plans.get(group.sources & source) or self._plan(group, source)
 
-    def _group(self, service: str, argument: str) -> _Group:
-        positions = set(self._pairs[ANY].get(ANY, ()))
-        positions.update(self._pairs[service].get(ANY, ()), self._pairs[service].get(argument, ()))
-        self._make_room(len(positions))
-        group = self._groups[service, argument] = _Group([self.rules[place] for place in sorted(positions)])
-        return group
-
-    def _plan(self, group: _Group, sources: frozenset[str]) -> Plan:
-        positions = sorted(place for key in sources for place in group.by_source[key])
-        self._make_room(len(positions))
-        plan = group.plans[sources] = Plan([group.rules[place] for place in positions])
-        return plan
-
-    def _make_room(self, rules: int) -> None:
-        self._indexed += rules + 1
+    def _plan(self, group: _Group, source: frozenset[str]) -> Plan:
         if self._indexed > MAX_INDEXED:
-            self._groups.clear()
-            self._indexed = rules + 1
+            for learned in self._learned:
+                learned.forget()
+            self._learned.clear()
+            self._indexed = 0
+        if group.plans is _NO_PLANS:
+            self._indexed += group.learn(self.rules) + 1
+            self._learned.append(group)
+        sources = group.sources & source
+        positions = sorted(place for key in sources for place in group.by_source[key])
+        self._indexed += len(positions) + 1
+        plan = group.plans[sources] = Plan([self.rules[place] for place in positions])
+        return plan
