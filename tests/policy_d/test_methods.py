@@ -1,4 +1,4 @@
-"""The lines of 90-admin-default.policy agree with the method table: each call goes to the grants of its own kind."""
+"""90-admin-default.policy agrees with the method table: each call goes to the grants of its own kind."""
 
 from __future__ import annotations
 
