@@ -1,9 +1,9 @@
 """What the documents say to type is typed, in order, and answers what they show.
 
 In a ``console`` block a line that begins with ``$`` is a command, the lines after it are its output, in which
-``...`` stands for anything. ``tools/run`` without arguments stays until it is typed again or the document ends,
-as in a reader's first terminal. Commands run in a folder of their own, which has this checkout's tools and a
-fresh ``var``; the path of that folder is taken out of what they print.
+``...`` stands for anything. ``tools/run`` without arguments stays until it is typed again or the document
+ends, as in a reader's first terminal. Commands run in a folder of their own, which has this checkout's tools
+and a fresh ``var``; the path of that folder is taken out of what they print.
 """
 
 from __future__ import annotations

@@ -41,15 +41,20 @@ def socket_of(config: Config, caller: str) -> Path:
     public = config.run_dir / "qubesd.sock"
     if caller == "dom0":
         return public
-    uuid = next((row["uuid"] for row in rows(client.call(public, QUBES)) if row["name"] == caller), None)
+    uuid = next((row["uuid"] for row in listed(public) if row["name"] == caller), None)
     if uuid is None:
         raise NoSuchCaller(f"no qube {caller!r} to call as; dom0's {QUBES} names them")
     return config.channels_dir / f"{uuid}.sock"
 
 
-def rows(answer: bytes) -> list[dict[str, str]]:
+def listed(public: Path) -> list[dict[str, str]]:
+    """All qubes, as dom0 sees them."""
+    return rows(client.call(public, QUBES).decode("ascii"))
+
+
+def rows(answer: str) -> list[dict[str, str]]:
     """The lines of ``admin.vm.List`` by their words, the first of which is the name."""
-    split = [line.split(" ") for line in answer.decode("ascii").splitlines()]
+    split = [line.split(" ") for line in answer.splitlines()]
     return [{"name": name, **dict(word.split("=", 1) for word in words)} for name, *words in split]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker import client
-from tools.demo.callers import QUBES, rows
+from tools.demo.callers import listed
 
 TEMPLATE = "debian-12"
 NETVM = "sys-net"
@@ -47,7 +47,7 @@ def load(public: Path) -> bool:
     """
     if _is_complete(public):
         return False
-    there = {row["name"] for row in rows(client.call(public, QUBES))}
+    there = {row["name"] for row in listed(public)}
     if TEMPLATE not in there:
         _create(public, "TemplateVM", DemoQube(TEMPLATE, "black"))
     client.call(public, "admin.property.Set", argument="default_template", payload=TEMPLATE.encode())

@@ -78,8 +78,11 @@ class Tour:
         return attempt(path, step.service, step.target, step.argument, step.payload.encode())
 
     def _seen(self, caller: str) -> dict[str, str]:
-        """The qubes in this caller's list, each with its state."""
-        return {row["name"]: row["state"] for row in rows(client.call(self.sockets[caller], QUBES))}
+        """The qubes in this caller's list, each with its state; none where the list itself is denied."""
+        listed = self._call(caller, Step(QUBES))
+        if listed.ending is not Ending.DONE:
+            return {}
+        return {row["name"]: row["state"] for row in rows(listed.text)}
 
     def _lists(self) -> None:
         self._title(f"One list, three callers: {QUBES}")
@@ -122,7 +125,8 @@ class Tour:
         self.say(f"         is told    {self.colours.bad(denied.text)}")
         record = self._audited("bob", kill)
         self.say(f"         the audit  {json.dumps(record)}")
-        self.say(f"         the rule   {self.colours.odd(_rule_text(str(record.get('rule', ''))))}")
+        why = _rule_text(str(record["rule"])) if record["rule"] else str(record["reason"])
+        self.say(f"         because of {self.colours.odd(why)}")
         self._one("alice", kill)
 
     def _one(self, caller: str, step: Step) -> None:
@@ -154,7 +158,9 @@ class Tour:
 
     def _row(self, head: str, width: int, cells: Sequence[tuple[str, Callable[[str], str]]]) -> None:
         # Padded before it is coloured: marks have no width on the screen, but they have length.
-        self.say("  " + f"{head:<{width}}" + "".join(mark(f"{text:<10}") for text, mark in cells).rstrip())
+        self.say(
+            "  " + f"{head:<{width}}" + "".join(mark(f"{text:<9}") + " " for text, mark in cells).rstrip()
+        )
 
 
 def _brief(answer: str) -> str:
@@ -172,10 +178,10 @@ def _tail(path: Path, size: int) -> list[bytes]:
 
 
 def _rule_text(rule: str) -> str:
-    """``FILE:LINE`` with the text of that line, words one blank apart."""
+    """What stands at ``FILE:LINE``, words one blank apart; the place itself where it has gone."""
     name, _, line = rule.rpartition(":")
     try:
         text = Path(name).read_text(encoding="utf-8").splitlines()[int(line) - 1]
     except (OSError, ValueError, IndexError):
-        return rule or "no rule"
-    return f"{rule}: {' '.join(text.split())}"
+        return rule
+    return " ".join(text.split())
