@@ -20,13 +20,17 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a run knows of one qube. ``xid`` and ``stubdom_xid`` are -1 without a domain; ``start_time`` is
-    epoch seconds, ``None`` when halted; ``state`` is a word of ``spec/domains.md`` 6.1."""
+    """What a run knows of one qube.
+
+    ``state`` is a word of ``spec/domains.md`` 6.1. ``xid`` and ``stubdom_xid`` are -1 without a domain,
+    ``stubdom_xid`` ``None`` where the hypervisor does not say. ``start_time`` is epoch seconds, ``None`` when
+    halted or not told.
+    """
 
     state: str = "Halted"
     xid: int = -1
     start_time: float | None = None
-    stubdom_xid: int = -1
+    stubdom_xid: int | None = -1
     stubdom_uuid: str = ""
 
 
