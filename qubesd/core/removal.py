@@ -1,7 +1,11 @@
-"""Removing qubes, and what forbids it (``spec/admin-calls.md`` 2.4)."""
+"""Removing qubes, and what forbids it (``spec/admin-calls.md`` 2.4).
+
+Who refers to a qube is not for every caller to read; the log says it, the error does not.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +17,8 @@ from qubesd.model.state import Klass, Qube
 
 if TYPE_CHECKING:
     from qubesd.core.core import Core
+
+_log = logging.getLogger(__name__)
 
 
 def remove(core: Core, qube: Qube) -> None:
@@ -27,13 +33,14 @@ def remove(core: Core, qube: Qube) -> None:
     if qube.klass is Klass.ADMIN:
         raise QubeInUse("dom0 cannot be removed")
     if read(core, qube, "installed_by_rpm").value if "installed_by_rpm" in table(qube.klass) else False:
-        raise QubeInUse("this qube is installed as a package; remove the package instead")
+        raise QubeInUse(f"qube {qube.name!r} is installed as a package; remove the package instead")
     if qube.klass is not Klass.REMOTE and core.running(qube.name).state != "Halted":
-        raise QubeNotHalted("this qube is not halted; shut it down first")
+        raise QubeNotHalted(f"qube {qube.name!r} is not halted; shut it down first")
     core.bus.publish(QubePreDelete(None, qube.name))
     user = next(users(core, qube.name), None)
     if user is not None:
-        raise QubeInUse(f"this qube is in use: {user}")
+        _log.info("qube %r was not removed: in use by %s", qube.name, user)
+        raise QubeInUse(f"qube {qube.name!r} is in use by another qube or as a default; see the daemon's log")
     draft = Draft(core)
     draft.drop(qube.name)
     draft.tell(QubeRemoved(None, qube.name))
