@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qubesd.core import uplinks
+from qubesd.core.marks import Marks
 from qubesd.core.power_events import (
     DomainPaused,
     DomainResumed,
@@ -60,6 +61,7 @@ class Lives:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._marks = Marks(core.config.run_dir / "qubes/running")
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heard: set[str] | None = None
@@ -67,12 +69,22 @@ class Lives:
     async def open(self) -> None:
         """Connect to the hypervisor and learn which qubes run; domains that are no qubes are left alone.
 
+        A qube that an earlier daemon knew to run and that has stopped since is dealt with now.
+
         Raises:
             HypervisorLost: the hypervisor cannot be reached.
         """
+        left = self._marks.load()
         self._core.bus.subscribe(SystemRestored, lambda _: self._drop_strays())
         await self._core.hypervisor.open(self._news, lambda: self._behind(self._catch_up()))
         await self._catch_up()
+        for uuid in left:
+            name = self._core.system.by_uuid.get(uuid)
+            if name is None:
+                self._marks.drop(uuid)
+            elif self.run(self._core.system.qubes[name]).domain.state is DomainState.OFF:
+                self.run(self._core.system.qubes[name]).announce()
+                self._turn(uuid, OFF)
 
     async def close(self) -> None:
         """Let what is under way end, for a bounded time, and disconnect. Qubes go on running."""
@@ -161,6 +173,7 @@ class Lives:
             self._core.bus.publish(DomainShutdown(run.name))
             await self.clean_up(run.name)
         finally:
+            self._marks.drop(run.uuid)
             run.halted.set()
 
     def tell_new_run(self, name: str) -> None:
@@ -198,12 +211,16 @@ class Lives:
     def start_announces(self, run: Run, domain: Domain) -> None:
         """The start made this domain and is about to tell of it; from now on its end is an event."""
         run.domain = domain
-        run.announce()
+        self._announce(run)
         self._show(run)
 
     def start_ends(self, run: Run) -> None:
         run.starting = False
         self._show(run)
+
+    def _announce(self, run: Run) -> None:
+        self._marks.put(run.uuid)
+        run.announce()
 
     def _show(self, run: Run) -> None:
         if self._runs.get(run.uuid) is run:
@@ -243,7 +260,7 @@ class Lives:
         run.turn(domain)
         from_outside = not run.starting and before is DomainState.OFF is not domain.state
         if from_outside:
-            run.announce()
+            self._announce(run)
         self._show(run)
         if run.stop_pending:
             self._behind(self._settle_later(run))
@@ -277,6 +294,7 @@ class Lives:
             if self._core.system.by_uuid.get(run.uuid) != run.name:
                 del self._runs[run.uuid]
                 self._core.set_running(run.name, Running())
+                self._marks.drop(run.uuid)
                 self._behind(self._drop(run.uuid))
 
     async def _drop(self, uuid: str) -> None:
