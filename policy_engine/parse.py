@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar, cast
 
-from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, v_args
+from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken, v_args
 
 from policy_engine.errors import Kind, quoted
 from policy_engine.model import (
@@ -163,7 +163,9 @@ def _parse(start: str, text: str) -> object:
 
 
 def _offset(error: UnexpectedInput, text: str) -> int:
-    return error.pos_in_stream or 0 if isinstance(error, UnexpectedCharacters) else len(text)
+    if isinstance(error, UnexpectedToken) and error.token.type == "$END":
+        return len(text)
+    return error.pos_in_stream or 0
 
 
 def read_service(text: str) -> str:

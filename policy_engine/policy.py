@@ -5,7 +5,6 @@ texts of the policy itself, so callers who send endless new arguments and target
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 from policy_engine.model import ANY, Action, Allow, Deny, Rule, Selector
 from policy_engine.world import selector_key
@@ -37,16 +36,25 @@ class Plan:
         self._offers: list[tuple[Selector, bool]] | None = None
 
     def effects(self) -> list[tuple[Rule, list[str]]]:
-        """For ``visible``: in order, the target keys with the same outcome, and a rule that has it."""
+        """For ``visible``: in order, a rule, and the target keys that come to the same as its own."""
         if self._effects is None:
-            runs = groupby(self.first.items(), lambda item: self._grant(item[1]))
-            effects = [list(run) for _, run in runs]
-            self._effects = [(self.rules[run[0][1]], [key for key, _ in run]) for run in effects]
+            self._effects = []
+            # Rules for two names never speak of the same qube. So a name can join what was last said with the
+            # same outcome, as long as only names stand between.
+            joinable: dict[Allow | None, list[str]] = {}
+            for key, position in self.first.items():
+                rule = self.rules[position]
+                outcome = rule.action if isinstance(rule.action, Allow) else None
+                keys = joinable.get(outcome)
+                named = not key.startswith(("@", "*", "uuid:"))
+                if keys is None or not (named or keys is self._effects[-1][1]):
+                    keys = []
+                    self._effects.append((rule, keys))
+                keys.append(key)
+                if not named:
+                    joinable.clear()
+                joinable[outcome] = keys
         return self._effects
-
-    def _grant(self, position: int) -> Allow | None:
-        action = self.rules[position].action
-        return action if isinstance(action, Allow) else None
 
     def offers(self) -> list[tuple[Selector, bool]]:
         """For ``choices``: in order, what a rule speaks of, and whether it offers that or removes it."""

@@ -31,8 +31,7 @@ class DirectorySource:
     """The real file system."""
 
     def names(self, directory: str) -> list[str]:
-        with os.scandir(directory) as entries:
-            return [entry.name for entry in entries if entry.is_file()]
+        return [name for name in os.listdir(directory) if os.path.isfile(os.path.join(directory, name))]
 
     def read(self, path: str, limit: int) -> bytes:
         # Not to be caught by a pipe or device that took the file's place: such an open must not wait.

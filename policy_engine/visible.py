@@ -14,7 +14,7 @@ def visible(policy: Policy, world: World, source: str, service: str, argument: s
     """
     caller = world.residents.get(source)
     plan = policy.plan(service, argument, source_keys(source) if caller is None else caller.keys)
-    undecided = world.matching("*")
+    undecided = world.matching(("*",))
     granted = 0
     for rule, keys in plan.effects():
         matched = world.matching(keys) & undecided
