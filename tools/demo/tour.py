@@ -67,7 +67,7 @@ class Tour:
         return cls(config, {caller: socket_of(config, caller) for caller in CALLERS}, colours, say)
 
     def show(self) -> None:
-        """All of it; leaves the system as it was."""
+        """All of it. What is stored is as before at the end; a netvm that was needed goes on running."""
         self._lists()
         self._same_calls()
         self._new_qube()
