@@ -27,6 +27,7 @@ from policy_engine import (
     Request,
     Rule,
     World,
+    WorldError,
     decide,
     load,
     respond,
@@ -205,9 +206,18 @@ class _Agent:
 
 
 def converse(lines: Iterable[str]) -> None:
-    """Answer each line on standard output before the next is read."""
+    """Answer each line on standard output before the next is read.
+
+    A case that makes no sense is answered by its id alone, with the reason on standard error.
+    """
     for line in lines:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        case = json.loads(line)
+        try:
+            answered = answer(case)
+        except (LookupError, TypeError, ValueError, WorldError) as error:
+            print(f"{case.get('id')}: {error!r}", file=sys.stderr)
+            answered = {"id": case.get("id")}
+        print(json.dumps(answered), flush=True)
 
 
 if __name__ == "__main__":

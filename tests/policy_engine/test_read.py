@@ -267,12 +267,14 @@ WORDS = st.sampled_from(
 @given(st.lists(WORDS, min_size=1, max_size=7), st.sampled_from([" ", "\t", "  ", "\u2003"]))
 def test_the_grammar_of_a_whole_line_is_that_of_its_fields(words: list[str], blank: str) -> None:
     """Where it says less: which keys and values go together is judged beyond it, in section 3.3's order."""
-    beyond = {"wildcard-argument", "param-unknown", "param-duplicate", "default-needs-target", "param-syntax"}
+    beyond = {"param-unknown", "param-duplicate", "default-needs-target", "param-syntax"}
     for start, origin in (("rule", MODERN), ("legacy_rule", LEGACY)):
         try:
             steps(blank.join(words), origin)
             fields: str | None = None
         except PolicyError as flaw:
+            if flaw.kind == "wildcard-argument":
+                continue  # which hides what is wrong after it
             fields = None if flaw.kind in beyond else flaw.kind
         try:
             tree = WHOLE_LINES.parse(blank.join(words), start=start)
