@@ -174,14 +174,15 @@ class Power:
                 await self.lives.hear(run, DomainState.OFF, gone)
 
     def _check_unused(self, name: str) -> None:
+        """Who uses it is not told: the caller may not be one who may know of that qube."""
         for user in self.lives.active():
             if user.name == name:
                 continue
             for role in ("netvm", "audiovm"):
                 if read(self._core, user, role).value == name:
-                    raise QubeInUse(f"{user.name!r} runs and has {name!r} as its {role}")
+                    raise QubeInUse(f"a running qube has {name!r} as its {role}; stop it first or use force")
             if read(self._core, user, "guivm").value == name:
-                raise QubeError(f"{user.name!r} runs and has {name!r} as its guivm")
+                raise QubeError(f"a running qube has {name!r} as its guivm; stop it first or use force")
 
     async def _kill(self, run: Run) -> None:
         await self.lives.take_down(run)

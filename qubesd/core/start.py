@@ -105,6 +105,10 @@ class Starter:
         self._waits_for[qube.name] = netvm.name
         try:
             await self._lives.finish(self.start(netvm))
+        except QubesError as error:
+            # What is wrong there may be for others to know: its own failure event tells them.
+            _log.error("qube %r: its netvm %r did not start: %s", qube.name, netvm.name, error)
+            raise type(error)(f"the netvm of {qube.name!r} did not start") from error
         finally:
             del self._waits_for[qube.name]
 

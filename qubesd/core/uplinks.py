@@ -1,4 +1,4 @@
-"""The interfaces that join running qubes to their netvms, plugged and unplugged while they run."""
+"""What the start and the stop of a netvm mean for the running qubes behind it."""
 
 from __future__ import annotations
 
@@ -17,33 +17,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-async def plug(core: Core, qube: Qube) -> None:
-    """Join a running qube to its netvm, as its properties are now; nothing where it is halted or has none.
-
-    Raises:
-        QubesError: the hypervisor refused.
-    """
-    if core.running(qube.name).state != "Halted":
-        for interface in interfaces(core, qube):
-            await core.hypervisor.attach(qube.uuid, interface)
-
-
-async def unplug(core: Core, qube: Qube) -> None:
-    """Part a running qube from the netvm of its present properties; nothing where there is nothing to part.
-
-    Raises:
-        QubesError: the hypervisor refused.
-    """
-    if core.running(qube.name).state != "Halted":
-        for interface in interfaces(core, qube):
-            await core.hypervisor.detach(qube.uuid, interface.mac)
-
-
 async def join(core: Core, netvm: str, running: Iterable[Qube]) -> None:
     """The netvm has started: join those of the running qubes that it is to serve. What fails is logged."""
     for qube in _behind(core, netvm, running):
         try:
-            await plug(core, qube)
+            for interface in interfaces(core, qube):
+                await core.hypervisor.attach(qube.uuid, interface)
         except QubesError as error:
             _log.warning("qube %r was not joined to its netvm %r: %s", qube.name, netvm, error)
 
@@ -52,7 +31,8 @@ async def cut(core: Core, netvm: str, running: Iterable[Qube]) -> None:
     """The netvm has stopped: part those of the running qubes that it served. What fails is logged."""
     for qube in _behind(core, netvm, running):
         try:
-            await unplug(core, qube)
+            for interface in interfaces(core, qube):
+                await core.hypervisor.detach(qube.uuid, interface.mac)
         except QubesError as error:
             _log.warning("qube %r was not parted from its netvm %r: %s", qube.name, netvm, error)
 
