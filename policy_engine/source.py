@@ -42,7 +42,12 @@ class DirectorySource:
             return file.read(limit)
 
     def resolve(self, path: str) -> str:
-        return os.path.realpath(path)
+        try:
+            return os.path.realpath(path)
+        except (
+            ValueError
+        ):  # a NUL in it, or characters that file names cannot have here: no file, but no error
+            return os.path.normpath(path)
 
     def is_file(self, path: str) -> bool:
         return os.path.isfile(path)

@@ -324,6 +324,22 @@ def test_a_pipe_is_no_policy_file_and_keeps_nobody_waiting(directories: Director
             DirectorySource().read(str(directories.configured / "pipe"), 10)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "a/" * 3000, "\ue000\U0010ffff"])
+def test_a_path_that_no_file_can_have_is_a_missing_file(directories: Directories, name: str) -> None:
+    (directories.configured / "1.policy").write_text(f"!include {name}\n", encoding="utf-8")
+    with pytest.raises(PolicyError) as caught:
+        directories.loader().load()
+    assert (caught.value.kind, caught.value.line) == ("not-a-file", 1)
+
+
+def test_a_file_name_that_is_no_text_fails_the_load(directories: Directories) -> None:
+    Path(os.fsdecode(os.fsencode(directories.configured) + b"/\xff.policy")).touch()
+    with pytest.raises(PolicyError) as caught:
+        directories.loader().load()
+    assert caught.value.kind == "file-name"
+    assert str(caught.value).isascii()
+
+
 def test_an_edit_is_seen_and_everything_else_is_kept(directories: Directories) -> None:
     one, two = directories.configured / "1.policy", directories.configured / "2.policy"
     shared = directories.configured / "shared"
