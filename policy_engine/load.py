@@ -18,8 +18,10 @@ LEGACY = "/etc/qubes-rpc/policy"
 
 MAX_RULES = 100_000
 MAX_READINGS = 20_000
+MAX_TEXT = 64 * 1024 * 1024
 MAX_DEPTH = 100
-"""Bounds of ours on one policy: rules, readings of a file, and how deep files include each other."""
+"""Bounds of ours on one policy: rules, readings of files, their bytes, and how deep files include each other.
+A file that is included twice counts twice."""
 
 _POLICY_NAME = re.compile(r"[0-9a-z_.-]+")
 _LEGACY_NAME = re.compile(r"[A-Za-z0-9+._-]+")
@@ -97,7 +99,10 @@ class _Loading:
         self._fields = fields
         self._known = known
         self._open: set[tuple[str, bool]] = set()
-        self._count = 0
+        # Each file is read once, so that a policy is made of one version of it however often it is included.
+        self._contents: dict[str, bytes] = {}
+        self._resolved: dict[str, str] = {}
+        self._readings = self._text = 0
 
     def top_level(self, directories: Iterable[str]) -> None:
         """Read the files of the policy directories, each name from the first directory that has it."""
@@ -107,7 +112,7 @@ class _Loading:
                 found.setdefault(name, directory)
         for name in sorted(found):
             path = posixpath.join(found[name], name)
-            self._file(Origin(path), found[name], self._source.resolve(path))
+            self._file(Origin(path), found[name], self._resolve(path))
 
     def _policy_names(self, directory: str) -> list[str]:
         """The names of a directory's policy files, sorted. Raises ``PolicyError``: io, file-name."""
@@ -129,11 +134,11 @@ class _Loading:
         opened = (path, origin.legacy is None)
         if opened in self._open:
             raise origin.error("include-loop", f"this file includes itself, by way of {_trail(origin)}")
-        self._count += 1
-        if self._count > MAX_READINGS:
-            raise origin.error("io", f"more than {MAX_READINGS} files are included")
+        self._readings += 1
+        if self._readings > MAX_READINGS:
+            raise origin.error("io", f"a policy includes at most {MAX_READINGS} files")
         if len(self._open) == MAX_DEPTH:
-            raise origin.error("io", f"files include each other more than {MAX_DEPTH} deep")
+            raise origin.error("io", f"files include each other at most {MAX_DEPTH} deep")
         self._open.add(opened)
         self.files.setdefault(origin.file)
         for step in self._steps(origin):
@@ -144,12 +149,7 @@ class _Loading:
         self._open.remove(opened)
 
     def _steps(self, origin: Origin) -> Iterable[Step]:
-        try:
-            content = self._source.read(origin.file, MAX_FILE + 1)
-        except OSError as error:
-            raise _io(origin.file, error) from None
-        if len(content) > MAX_FILE:
-            raise origin.error("io", f"a policy file has at most {MAX_FILE} bytes")
+        content = self._content(origin)
         known = self._known.get(origin)
         if known is not None and known.content == content:
             self.readings[origin] = known
@@ -160,6 +160,27 @@ class _Loading:
             steps.append(step)
             yield step
         self.readings[origin] = _Reading(content, steps)
+
+    def _content(self, origin: Origin) -> bytes:
+        content = self._contents.get(origin.file)
+        if content is None:
+            try:
+                content = self._source.read(origin.file, MAX_FILE + 1)
+            except OSError as error:
+                raise _io(origin.file, error) from None
+            self._contents[origin.file] = content
+        if len(content) > MAX_FILE:
+            raise origin.error("io", f"a policy file has at most {MAX_FILE} bytes")
+        self._text += len(content)
+        if self._text > MAX_TEXT:
+            raise origin.error("io", f"a policy has at most {MAX_TEXT} bytes, includes counted")
+        return content
+
+    def _resolve(self, path: str) -> str:
+        resolved = self._resolved.get(path)
+        if resolved is None:
+            resolved = self._resolved[path] = self._source.resolve(path)
+        return resolved
 
     def _add(self, rules: Sequence[Rule], origin: Origin) -> None:
         self.rules.extend(rules)
@@ -175,13 +196,13 @@ class _Loading:
             case IncludeService(service, argument, path):
                 self._include(path, step, origin, base, (service, argument), within)
             case IncludeDirectory(path):
-                directory = self._source.resolve(posixpath.join(base, path))
+                directory = self._resolve(posixpath.join(base, path))
                 if not self._source.is_directory(directory):
                     message = f"expected a directory, found {quoted(path)}"
                     raise origin.error("not-a-directory", message, step.line, step.column)
                 for name in self._policy_names(directory):
                     file = posixpath.join(directory, name)
-                    self._file(Origin(file, within), base, self._source.resolve(file))
+                    self._file(Origin(file, within), base, self._resolve(file))
             case Compat():
                 place = f"{quoted_path(origin.file)}:{step.line}"
                 self.warnings.append(
@@ -198,7 +219,7 @@ class _Loading:
         legacy: tuple[str, str] | None,
         within: Inclusion,
     ) -> None:
-        file = self._source.resolve(posixpath.join(base, path))
+        file = self._resolve(posixpath.join(base, path))
         if not self._source.is_file(file):
             message = f"expected a file, found {quoted(path)}"
             raise origin.error("not-a-file", message, step.line, step.column)
@@ -213,7 +234,7 @@ class _Loading:
             service, plus, argument = name.partition("+")
             called.append((service, not plus, plus + argument or ANY, name))
         for service, any_argument, argument, name in sorted(called):
-            file = self._source.resolve(posixpath.join(self._legacy, name))
+            file = self._resolve(posixpath.join(self._legacy, name))
             origin = Origin(file, within, (service, argument))
             self._file(origin, self._legacy, file)
             if not any_argument:

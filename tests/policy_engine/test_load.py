@@ -267,6 +267,8 @@ def test_hostile_trees_end_in_an_error_and_soon() -> None:
     chain = {f"c/{number}": f"!include {number + 1}" for number in range(MAX_DEPTH + 1)}
     assert "deep" in error({"c/1.policy": "!include 0", **chain}).message
     assert "bytes" in error({"c/1.policy": "#" * (MAX_FILE + 1)}).message
+    long = {"c/1.policy": "!include a\n" * 20, "c/a": "#" * MAX_FILE}
+    assert "includes counted" in error(long).message
     half = rule("a") * (MAX_RULES // 2 + 1)
     assert "rules" in error({"c/1.policy": "!include a\n!include a", "c/a": half}).message
 
