@@ -14,11 +14,12 @@ from dataclasses import replace
 from qubesd.core.draft import Draft
 from qubesd.core.features import drop_feature, put_feature
 from qubesd.core.tags import TRACKED, drop_tag, track
+from qubesd.core.told import as_told
 from qubesd.events import PropertyPreSet, PropertyReset, PropertySet
 from qubesd.model import volumes
 from qubesd.model.lineage import follows_default_netvm, netvm_of
 from qubesd.model.network import provides_network
-from qubesd.model.properties import Reading, read, table
+from qubesd.model.properties import read, table
 from qubesd.model.state import Klass, Qube, Value
 
 CLOCK = "service.clocksync"
@@ -37,16 +38,6 @@ FROM_TEMPLATE = frozenset(
     )
 )
 """Properties that an AppVM takes from its template unless it has its own."""
-
-
-def as_told(value: Value) -> str:
-    """A value as events tell it; none is the word ``None``."""
-    return str(value)
-
-
-def told(reading: Reading) -> str | None:
-    """What an event tells of a reading: ``None`` where there is no value at all, not even none."""
-    return as_told(reading.value) if reading.has_value else None
 
 
 def of_set(draft: Draft, owner: str, name: str, old: Value, new: Value) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -110,39 +111,35 @@ def _add(
     properties: Mapping[str, Value],
     number: int | None = None,
 ) -> Qube:
+    """Add the qube; ``properties`` are those that it is given, ``number`` is that of a disposable."""
     draft = Draft(core)
     if wanted.klass is Klass.DISPOSABLE and number is None:
         number = core.disposable_numbers.draw(core.system)
-    qube = Qube(
-        name=wanted.name,
-        qid=_free_qid(core.system),
-        uuid=str(uuid4()),
-        klass=wanted.klass,
-        properties=properties,
-        dispid=number,
-    )
+    qid = _free_qid(core.system, creator)
+    qube = Qube(wanted.name, qid, str(uuid4()), wanted.klass, properties, dispid=number)
     if wanted.klass is Klass.DISPOSABLE and template is not None:
         qube = _copied(qube, template)
-    if wanted.klass is not Klass.REMOTE:
-        qube = replace(
-            qube,
-            volumes=volumes.layout(draft, qube, wanted.pool, wanted.pools),
-        )
-        if read(draft, None, "check_updates_vm").value is False:
-            qube = qube.with_feature("check-updates", "")
+    if wanted.klass is not Klass.REMOTE and read(draft, None, "check_updates_vm").value is False:
+        qube = qube.with_feature("check-updates", "")
+    qube = replace(qube, volumes=volumes.layout(draft, qube, wanted.pool, wanted.pools))
     draft.put(_tracked(draft, qube))
-    draft.tell(QubeAdded(None, qube.name))
-    on_disk = QubeCreatedOnDisk(qube.name)
-    if wanted.klass is Klass.DISPOSABLE:
-        draft.tell(on_disk)
-    inherit_from_creator(draft, qube.name, core.current(creator))
-    put_tag(draft, qube.name, f"{CREATED_BY}{creator.name}")
-    if "auto_cleanup" in properties:
-        put_tag(draft, qube.name, f"disp-{CREATED_BY}{creator.name}")
-    if wanted.klass not in (Klass.DISPOSABLE, Klass.REMOTE):
-        draft.tell(on_disk)
+    _tell(draft, core.current(creator), qube)
     draft.apply()
     return core.system.qubes[qube.name]
+
+
+def _tell(draft: Draft, creator: Qube, qube: Qube) -> None:
+    """The events of a new qube, and between them what it has from its creator."""
+    on_disk = QubeCreatedOnDisk(qube.name)
+    draft.tell(QubeAdded(None, qube.name))
+    if qube.klass is Klass.DISPOSABLE:
+        draft.tell(on_disk)
+    inherit_from_creator(draft, qube.name, creator)
+    put_tag(draft, qube.name, f"{CREATED_BY}{creator.name}")
+    if qube.properties.get("auto_cleanup"):
+        put_tag(draft, qube.name, f"disp-{CREATED_BY}{creator.name}")
+    if qube.klass not in (Klass.DISPOSABLE, Klass.REMOTE):
+        draft.tell(on_disk)
 
 
 def _copied(qube: Qube, template: Qube) -> Qube:
@@ -171,10 +168,11 @@ def _tracked(draft: Draft, qube: Qube) -> Qube:
     return replace(qube, tags=frozenset(kept))
 
 
-def _free_qid(system: System) -> int:
-    """The lowest number that no qube has."""
+def _free_qid(system: System, creator: Qube) -> int:
+    """A number that no qube has: the lowest for dom0, any for others, who could count hidden qubes by it."""
     used = {qube.qid for qube in system.qubes.values()}
-    for qid in range(1, MAX_QID + 1):
-        if qid not in used:
-            return qid
-    raise QubesError(f"no room for more than {MAX_QID} qubes; remove some first")
+    free = (qid for qid in range(1, MAX_QID + 1) if qid not in used)
+    qid = next(free, None) if creator.klass is Klass.ADMIN else secrets.choice([*free] or [None])
+    if qid is None:
+        raise QubesError(f"no room for more than {MAX_QID} qubes; remove some first")
+    return qid

@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qubesd.core.draft import Draft
+from qubesd.core.told import as_told, told
 from qubesd.errors import NoSuchFeature
-from qubesd.events import FeatureDelete, FeaturePreDelete, FeaturePreSet, FeatureSet, PropertyReset
+from qubesd.events import (
+    FeatureDelete,
+    FeaturePreDelete,
+    FeaturePreSet,
+    FeatureSet,
+    PropertyDel,
+    PropertyReset,
+    PropertySet,
+)
 from qubesd.model import features
-from qubesd.model.properties import table
+from qubesd.model.properties import Settable, read, table
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:
@@ -48,7 +57,10 @@ def put_feature(draft: Draft, owner: str, name: str, value: str) -> None:
     qube = draft.system.qubes[owner]
     old = qube.features.get(name)
     draft.tell(FeaturePreSet(owner, name, value, old))
-    draft.put(features.apply(qube, name, value))
+    if name == features.BALANCED and _has_own_maxmem(qube):
+        _set_balanced(draft, qube, value)
+    else:
+        draft.put(qube.with_feature(name, value))
     draft.tell(FeatureSet(owner, name, value, old))
 
 
@@ -59,6 +71,22 @@ def drop_feature(draft: Draft, owner: str, name: str) -> None:
         draft.tell(FeaturePreDelete(owner, name))
         draft.put(qube.without_feature(name))
         draft.tell(FeatureDelete(owner, name))
+
+
+def _has_own_maxmem(qube: Qube) -> bool:
+    line = table(qube.klass).get("maxmem")
+    return line is not None and line.settable is Settable.YES
+
+
+def _set_balanced(draft: Draft, qube: Qube, value: str) -> None:
+    """``service.meminfo-writer`` is no feature but an older way to speak of ``maxmem``."""
+    old = told(read(draft, qube, "maxmem"))
+    draft.put(features.apply(qube, features.BALANCED, value))
+    if value:
+        draft.tell(PropertyReset(qube.name, "maxmem", old))
+        draft.tell(PropertyDel(qube.name, "maxmem", old))
+    else:
+        draft.tell(PropertySet(qube.name, "maxmem", old, as_told(0)))
 
 
 def _tell_following(draft: Draft, qube: Qube, name: str) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qubesd.core import consequences
-from qubesd.core.consequences import as_told, told
 from qubesd.core.draft import Draft
+from qubesd.core.told import as_told, told
 from qubesd.events import (
     PropertyDel,
     PropertyPreDel,

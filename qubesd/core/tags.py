@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qubesd.core.draft import Draft
+from qubesd.core.told import as_told, told
 from qubesd.errors import NoSuchTag
 from qubesd.events import PropertyPreSet, PropertySet, TagAdded, TagRemoved
 from qubesd.model.names import is_tag
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from qubesd.core.core import Core
 
 CREATED_BY = "created-by-"
+ORIGINS = (CREATED_BY, f"disp-{CREATED_BY}")
 TRACKED = ("guivm", "audiovm", "relayvm")
 """Properties whose value a tag ``PROPERTY-QUBE`` repeats, so that policy can speak of it."""
 
@@ -75,17 +77,20 @@ def track(draft: Draft, owner: str, name: str, value: Value) -> None:
 def inherit_from_creator(draft: Draft, owner: str, creator: Qube) -> None:
     """Give a qube what its creator's features ``tag-created-vm-with`` and ``set-created-guivm`` say.
 
+    Who created a qube is a fact, so no feature can say that it was somebody else.
+
     Raises:
         QubesError: the creator's feature names a GUI qube that cannot be one.
     """
     for tag in creator.features.get("tag-created-vm-with", "").split():
-        put_tag(draft, owner, tag)
+        if not tag.startswith(ORIGINS):
+            put_tag(draft, owner, tag)
     guivm = creator.features.get("set-created-guivm")
     qube = draft.system.qubes[owner]
     if guivm and "guivm" in table(qube.klass):
         value = find(qube, "guivm").check(draft, qube, guivm)
-        old = read(draft, qube, "guivm").value
-        draft.tell(PropertyPreSet(owner, "guivm", str(old), str(value)))
+        old, new = told(read(draft, qube, "guivm")), as_told(value)
+        draft.tell(PropertyPreSet(owner, "guivm", old, new))
         draft.put(qube.with_property("guivm", value))
         track(draft, owner, "guivm", value)
-        draft.tell(PropertySet(owner, "guivm", str(old), str(value)))
+        draft.tell(PropertySet(owner, "guivm", old, new))
