@@ -15,10 +15,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
+from typing import NamedTuple
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +29,7 @@ MAX_WAITING = 4 * 1024 * 1024
 """Bytes of records that wait in memory while the file takes none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One call.
 
     ``id`` is the caller's count of its own calls since the daemon started, which a denial tells the caller.
@@ -53,12 +52,14 @@ class Record:
     outcome: str
 
     def line(self) -> str:
-        return (
+        line = (
             f'{{"time": "{_clock(self.started)}", "id": {self.id}, "caller": {_text(self.caller)}, '
             f'"service": {_text(self.service)}, "argument": {_text(self.argument)}, '
             f'"target": {_text(self.target)}, "decision": "{self.decision}", "reason": {_text(self.reason)}, '
             f'"rule": {_text(self.rule)}, "duration": {self.duration:.6f}, "outcome": "{self.outcome}"}}\n'
         )
+        # JSON lets DEL through, which a terminal may take for a control character.
+        return line.replace("\x7f", "\\u007f")
 
 
 class AuditLog:
@@ -76,7 +77,7 @@ class AuditLog:
         self._kept = kept
         self._schedule = schedule
         self._scheduled = False
-        self._lines: list[str] = []
+        self._records: list[Record] = []
         self._waiting = bytearray()
         self._lost = 0
         self._stalled = False
@@ -85,7 +86,7 @@ class AuditLog:
 
     def write(self, record: Record) -> None:
         """Have the record written at the end of this turn; never waits, never raises."""
-        self._lines.append(record.line())
+        self._records.append(record)
         if not self._scheduled:
             self._scheduled = True
             self._schedule(self.flush)
@@ -93,7 +94,8 @@ class AuditLog:
     def flush(self) -> None:
         """Write what waits, as far as the disk takes it."""
         self._scheduled = False
-        lines, self._lines = self._lines, []
+        records, self._records = self._records, []
+        lines = [record.line() for record in records]
         if self._lost and len(self._waiting) < MAX_WAITING // 2:
             lines.insert(0, f'{{"time": "{_clock(time.time())}", "lost": {self._lost}}}\n')
             self._lost = 0
@@ -150,10 +152,10 @@ class AuditLog:
 
 
 def _text(untrusted_text: str) -> str:
-    """A JSON string; ``json`` itself lets DEL through, which a terminal may take for a control character."""
+    """A JSON string."""
     if len(untrusted_text) > MAX_TEXT:
         untrusted_text = untrusted_text[: MAX_TEXT - 3] + "..."
-    return encode_basestring_ascii(untrusted_text).replace("\x7f", "\\u007f")
+    return encode_basestring_ascii(untrusted_text)
 
 
 def _clock(moment: float) -> str:

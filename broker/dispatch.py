@@ -122,9 +122,9 @@ class Dispatcher:
             reply = method.handler(core, command)
         except Exception as error:
             return self._failed(case, error)
-        if isinstance(reply, Reply):
-            return self._answer(case, reply, method, command, ground)
-        return self._wait(case, reply, method, command, ground)
+        if isinstance(reply, Awaitable):
+            return self._wait(case, reply, method, command, ground)
+        return self._answer(case, reply, method, command, ground)
 
     async def _wait(
         self,

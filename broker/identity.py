@@ -17,6 +17,9 @@ from qubesd.errors import NoSuchQube
 from qubesd.model.names import check_qube_name, check_uuid
 from qubesd.model.state import Klass, Qube, System
 
+_CREDENTIALS = struct.Struct("3i")
+"""Process, user and group id, as SO_PEERCRED has them."""
+
 _SO_PEERGROUPS = 59
 """Linux 4.13 and later; the supplementary groups of the peer, which Python's ``socket`` does not name."""
 
@@ -32,21 +35,28 @@ DOM0_ACCOUNT = "dom0"
 """All of dom0's own."""
 
 
-@dataclass(frozen=True, slots=True)
 class Peer:
-    """The process at the other end when it connected: user id and all its group ids."""
+    """The process at the other end when it connected, as the kernel tells it."""
 
-    uid: int
-    groups: frozenset[int]
+    __slots__ = ("_connection", "uid")
 
+    def __init__(self, connection: socket.socket) -> None:
+        """Raises ``OSError`` where the kernel does not say, which is as good as nobody."""
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.uid: int = _CREDENTIALS.unpack(credentials)[1]
+        self._connection = connection
 
-def peer_of(connection: socket.socket) -> Peer:
-    """Ask the kernel. Raises ``OSError`` where it does not say, which is as good as nobody."""
-    size = struct.calcsize("3i")
-    _, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
-    groups = struct.unpack(f"{len(raw) // 4}I", raw)
-    return Peer(uid, frozenset((gid, *groups)))
+    def is_in(self, group: int | None) -> bool:
+        """Whether its group, or one of its further groups, is this one. Asks the kernel, so the connection
+        must still be open; raises ``OSError`` as the constructor, also for a peer of more than 256 groups."""
+        if group is None:
+            return False
+        credentials = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        further = self._connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * 4)
+        return group in (
+            _CREDENTIALS.unpack(credentials)[2],
+            *struct.unpack(f"{len(further) // 4}I", further),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class Dom0Door:
     trusted: bool = False
 
     def admits(self, peer: Peer, system: System) -> bool:
-        return peer.uid in (0, self.own_uid) or self.group in peer.groups
+        return peer.uid in (0, self.own_uid) or peer.is_in(self.group)
 
     def caller(self, untrusted_source: str, peer: Peer, system: System) -> Qube:
         """Raises as ``find_qube``."""
@@ -119,7 +129,7 @@ class UserDoor:
     group: int | None
 
     def admits(self, peer: Peer, system: System) -> bool:
-        if peer.uid in (0, self.own_uid) or self.group in peer.groups:
+        if peer.uid in (0, self.own_uid) or peer.is_in(self.group):
             return False
         qube = system.qubes.get(self.users.get(peer.uid, ""))
         return qube is not None and qube.klass is not Klass.ADMIN

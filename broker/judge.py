@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from policy_engine import Allowed, Asked, Denied, Policy, PolicyError, Request, Rule, World, decide, visible
 from qubesd.model.state import DOM0
@@ -17,8 +17,7 @@ from qubesd.model.state import DOM0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the policy said of a call, in the words of the audit."""
 
     allowed: bool
@@ -38,8 +37,7 @@ UNJUDGED = Verdict(True, "unjudged")
 """dom0's own calls."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(NamedTuple):
     """A policy and a world, and the caller that is judged by them. ``policy`` is what keeps it from loading
     where there is none."""
 

@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from broker.dispatch import Answer, Dispatcher, Methods
 from broker.hangup import HangUps
-from broker.identity import DOM0_ACCOUNT, Account, Door, Peer, peer_of
+from broker.identity import DOM0_ACCOUNT, Account, Door, Peer
 from broker.sockets import BACKLOG, Access, bind, publish
 from broker.streams import Listener
-from broker.wire import FramingError, RequestReader, parse_call
+from broker.wire import MAX_REQUEST, FramingError, RequestReader, parse_call
 from qubesd.model.state import DOM0
 
 if TYPE_CHECKING:
@@ -44,11 +43,10 @@ connection open and says nothing (stock lets it, without any bound) has this lon
 _SWEEP = 15.0
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One request through one door."""
 
     __slots__ = (
-        "_descriptor",
         "_house",
         "_listener",
         "_methods",
@@ -71,21 +69,19 @@ class Connection(asyncio.Protocol):
         self._methods = methods
         self._reader = RequestReader()
         self._listener: Listener | None = None
-        self._descriptor = -1
         self._transport: asyncio.Transport
         self._peer: Peer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        connection = transport.get_extra_info("socket")
-        self._descriptor = connection.fileno()
         try:
-            self._peer = peer_of(connection)
+            self._peer = Peer(transport.get_extra_info("socket"))
+            admitted = self.door.admits(self._peer, self._house.core.system)
         except OSError as error:
             _log.warning("refused a connection that the kernel says nothing of: %s", error)
             self._transport.abort()
             return
-        if not self.door.admits(self._peer, self._house.core.system):
+        if not admitted:
             _log.warning("refused a connection of uid %d", self._peer.uid)
             self._transport.abort()
         elif self._house.count(self, self.door.account(self._peer)):
@@ -93,13 +89,17 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.abort()
 
-    def data_received(self, untrusted_data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Where the next bytes are put: one place for all connections, emptied at once."""
+        return self._house.buffer
+
+    def buffer_updated(self, length: int) -> None:
         try:
-            self._reader.feed(untrusted_data)
+            self._reader.feed(memoryview(self._house.buffer)[:length])
         except FramingError:
             self._transport.abort()
             return
-        if self.counted is DOM0_ACCOUNT and b"\0" in untrusted_data:
+        if self.counted is DOM0_ACCOUNT:
             untrusted_source = self._reader.source()
             if untrusted_source not in (None, DOM0) and not self._house.count(self, untrusted_source):
                 self._transport.abort()
@@ -115,6 +115,8 @@ class Connection(asyncio.Protocol):
         answer = self._house.dispatcher.take(call, self.door, self._peer, self._methods)
         if isinstance(answer, bytes):
             self._transport.write(answer)
+            # The client need not wait for its answer's end until this side has tidied up.
+            self._transport.write_eof()
             return False
         self.since = None
         if isinstance(answer, Listener):
@@ -125,9 +127,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._house.leave(self)
-        self._house.hang_ups.forget(self._descriptor)
         if self._listener is not None:
             self._listener.close()
+            self._house.hang_ups.forget(self._transport.get_extra_info("socket").fileno())
 
     def drop(self) -> None:
         """Close at once, whatever was still to be written."""
@@ -150,7 +152,7 @@ class Connection(asyncio.Protocol):
 
     def _listen(self, listener: Listener) -> None:
         self._listener = listener
-        self._house.hang_ups.watch(self._descriptor, self.drop)
+        self._house.hang_ups.watch(self._transport.get_extra_info("socket").fileno(), self.drop)
         listener.attach(self._send, self._transport.close)
 
     def _send(self, message: bytes) -> None:
@@ -166,10 +168,11 @@ class House:
     def __init__(self, core: Core, dispatcher: Dispatcher) -> None:
         self.core = core
         self.dispatcher = dispatcher
+        self.buffer = bytearray(MAX_REQUEST + 1)
         self._loop = asyncio.get_running_loop()
         self.hang_ups = HangUps(self._loop)
         self._connections: dict[Connection, None] = {}
-        self._counts: Counter[Account] = Counter()
+        self._counts: dict[Account, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[Path, tuple[asyncio.Server, Door]] = {}
         self._sweep = self._loop.call_later(_SWEEP, self._sweep_out)
@@ -213,11 +216,12 @@ class House:
 
     def count(self, connection: Connection, account: Account) -> bool:
         """Count a connection with those of this account and no other; false where that has enough."""
-        if self._counts[account] >= (MAX_TRUSTED if account is DOM0_ACCOUNT else MAX_CONNECTIONS):
+        if self._counts.get(account, 0) >= (MAX_TRUSTED if account is DOM0_ACCOUNT else MAX_CONNECTIONS):
             _log.warning("refused a connection: %r has too many", account)
             return False
-        self.leave(connection)
-        self._counts[account] += 1
+        if connection.counted is not None:
+            self.leave(connection)
+        self._counts[account] = self._counts.get(account, 0) + 1
         self._connections[connection] = None
         connection.counted = account
         return True

@@ -38,7 +38,7 @@ class RequestReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, untrusted_data: bytes) -> None:
+    def feed(self, untrusted_data: bytes | memoryview) -> None:
         """Take the next bytes; raises ``FramingError`` with the first one above the limit."""
         if len(self._buffer) + len(untrusted_data) > MAX_REQUEST:
             self._buffer.clear()
