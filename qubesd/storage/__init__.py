@@ -1,1 +1,0 @@
-"""Where a qube's volumes lie: the pool's protocol first, then its drivers."""
