@@ -32,7 +32,9 @@ def main() -> int:
         prog="tools/run", description="Run the demo system on ./var and show a tour."
     )
     parser.add_argument("--once", action="store_true", help="end after the tour instead of staying")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the daemon's directory")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="the daemon's directory (default: $QUBESD_ROOT or ./var)"
+    )
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     try:

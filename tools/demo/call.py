@@ -24,7 +24,9 @@ def main() -> int:
     parser.add_argument("target", nargs="?", default="dom0", help="the qube it is about (default: dom0)")
     parser.add_argument("payload", nargs="?", default="", help="what the call carries, such as a new value")
     parser.add_argument("--as", dest="caller", default="dom0", help="the qube that calls (default: dom0)")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the daemon's directory")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, help="the daemon's directory (default: $QUBESD_ROOT or ./var)"
+    )
     asked = parser.parse_args()
     service, _, argument = asked.service.partition("+")
     try:
