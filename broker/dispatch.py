@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from broker.absent import as_seen
 from broker.audit import AuditLog, Record
 from broker.facts import Facts
 from broker.identity import Door, Peer, find_qube
@@ -119,6 +120,8 @@ class Dispatcher:
             method = check_contract(methods, call, target)
             value = method.parse(core, target, call.argument, call.payload) if method.parse else None
             command = Command(call.service, call.argument, caller, target, value)
+            if ground is not None and self._strict:
+                core = as_seen(core, method, command, call, ground)
             reply = method.handler(core, command)
         except Exception as error:
             return self._failed(case, error)

@@ -1,0 +1,53 @@
+"""Under strict visibility, a call that names a hidden qube is answered as if there were no such qube.
+
+The answer is not imitated: the method's own handler gives it, on a core without those qubes that cannot be
+changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from broker.judge import Ground
+from broker.visible import hidden
+from qubesd.api.method import Call, Command, Method
+from qubesd.core.core import Core
+from qubesd.errors import PermissionDenied
+from qubesd.events import Bus
+from qubesd.model.state import System
+
+_WORD = re.compile(r"[A-Za-z0-9_.:-]+")
+
+
+class CoreWithout(Core):
+    """The same core, except that some qubes are not there and nothing can be changed."""
+
+    def __init__(self, core: Core, absent: Collection[str]) -> None:
+        self.__dict__.update(core.__dict__)
+        for name in absent:
+            self.system = self.system.without_qube(name)
+        self.bus = Bus()
+
+    def change(self, system: System, qubes: Iterable[str] = (), everything: bool = False) -> None:
+        """Never: a call on a qube that does not exist fails before it comes to that."""
+        raise PermissionDenied("this may not be done with that qube")
+
+
+def as_seen(core: Core, method: Method, command: Command, call: Call, ground: Ground) -> Core:
+    """The core as the caller may know it: without the hidden qubes that the call itself names.
+
+    A qube that comes in by a default which dom0 chose stays, since the caller asks nothing about it.
+    Raises ``QubesError`` where the method cannot tell what the call touches.
+    """
+    if method.touches is None:
+        return core
+    named = _named(call, core.system)
+    absent = [name for name in method.touches(core, command) if name in named and hidden(ground, name)]
+    return CoreWithout(core, absent) if absent else core
+
+
+def _named(call: Call, system: System) -> set[str]:
+    """The qubes whose names or uuids stand in the argument or the payload."""
+    words = _WORD.findall(call.argument) + _WORD.findall(call.payload.decode("latin-1"))
+    return {qube.name for qube in map(system.find, words) if qube is not None}
