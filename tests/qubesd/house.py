@@ -14,7 +14,7 @@ from qubesd.api.table import METHODS
 from qubesd.config import Config, rooted
 from qubesd.core.core import Core
 from qubesd.core.opening import open_core
-from qubesd.errors import QubesError
+from qubesd.errors import NoSuchQube, QubesError
 from qubesd.events import WireEvent
 from qubesd.model.state import DOM0, Qube
 
@@ -49,7 +49,9 @@ class House:
     ) -> Reply:
         """Carry out a call; raises what the handler or the parser raises."""
         method: Method = METHODS[service]
-        qube = self.qube(target)
+        qube = self.core.system.find(target)
+        if qube is None:
+            raise NoSuchQube(f"no qube {target!r}")
         value = method.parse(self.core, qube, argument, payload.encode()) if method.parse else None
         reply = method.handler(self.core, Command(service, argument, self.qube(caller), qube, value))
         return await cast(Awaitable[Reply], reply) if method.waits else cast(Reply, reply)
