@@ -1,0 +1,80 @@
+"""The method table as a whole: what there is, and what each line promises."""
+
+from __future__ import annotations
+
+import pytest
+
+from qubesd.api.method import (
+    Access,
+    Command,
+    Destination,
+    Method,
+    NameRows,
+    Need,
+    QubeRows,
+    Reply,
+    Scope,
+    Text,
+)
+from qubesd.api.table import INTERNAL, METHODS
+from qubesd.core.core import Core
+
+CLASSES = ("TemplateVM", "AppVM", "StandaloneVM", "DispVM", "RemoteVM")
+
+EXPECTED = {
+    "admin.vmclass.List",
+    "admin.deviceclass.List",
+    "admin.vm.List",
+    *(f"admin.vm.Create.{klass}" for klass in CLASSES),
+    *(f"admin.vm.CreateInPool.{klass}" for klass in CLASSES),
+    "admin.vm.CreateDisposable",
+    "admin.vm.Remove",
+    *(f"admin.vm.{verb}" for verb in ("Start", "Shutdown", "Pause", "Unpause", "Suspend", "Resume", "Kill")),
+    "admin.vm.CurrentState",
+    *(
+        f"{family}.{call}"
+        for family in ("admin.property", "admin.vm.property")
+        for call in ("List", "Get", "GetAll", "GetDefault", "Help", "HelpRst", "Set", "Reset")
+    ),
+    *(f"admin.vm.feature.{call}" for call in ("List", "Get", "Set", "Remove")),
+    *(
+        f"admin.vm.feature.CheckWith{chain}"
+        for chain in ("Template", "Netvm", "AdminVM", "TemplateAndAdminVM")
+    ),
+    *(f"admin.vm.tag.{call}" for call in ("List", "Get", "Set", "Remove")),
+    *(f"admin.label.{call}" for call in ("List", "Get", "Index", "Create", "Remove")),
+    "admin.Events",
+}
+
+
+def test_table_is_complete() -> None:
+    assert set(METHODS) == EXPECTED
+    assert set(INTERNAL) == {"internal.GetSystemInfo"}
+
+
+@pytest.mark.parametrize("method", [pytest.param(method, id=name) for name, method in METHODS.items()])
+def test_line_is_consistent(method: Method) -> None:
+    if method.access is Access.READ:
+        assert method.payload is Need.FORBIDDEN
+        assert not method.waits or method.name == "admin.vm.CurrentState"
+    else:
+        assert method.waits, "a change is answered when it is durable"
+    if method.name.endswith(".Set"):
+        assert method.parse is not None
+    if isinstance(method.guard, QubeRows | NameRows):
+        assert method.guard.read in METHODS
+        assert METHODS[method.guard.read].access is Access.READ
+    if method.name.startswith(("admin.property", "admin.label", "admin.vmclass", "admin.vm.Create.")):
+        assert method.destination is Destination.DOM0
+        assert method.scope is Scope.GLOBAL
+
+
+def answer(core: Core, command: Command) -> Reply:
+    return Text("")
+
+
+def test_method_without_a_guard_cannot_be_written_down() -> None:
+    with pytest.raises(TypeError, match="guard"):
+        Method("admin.x", answer, Scope.LOCAL, Access.READ)  # type: ignore[call-arg]  # that is the point
+    with pytest.raises(TypeError, match="neither a guard nor a reason"):
+        Method("admin.x", answer, Scope.LOCAL, Access.READ, None)  # type: ignore[arg-type]  # untyped
