@@ -96,10 +96,12 @@ class Lives:
         await self._core.hypervisor.close()
 
     def run(self, qube: Qube) -> Run:
-        """What is known of this qube's life."""
+        """What is known of this qube's life; of a qube that is gone nothing is kept."""
         run = self._runs.get(qube.uuid)
         if run is None:
-            run = self._runs[qube.uuid] = Run(qube.uuid, qube.name)
+            run = Run(qube.uuid, qube.name)
+            if qube.uuid in self._core.system.by_uuid:
+                self._runs[qube.uuid] = run
         return run
 
     def active(self) -> Iterator[Qube]:
@@ -173,8 +175,9 @@ class Lives:
             self._core.bus.publish(DomainShutdown(run.name))
             await self.clean_up(run.name)
         finally:
-            self._marks.drop(run.uuid)
-            run.halted.set()
+            if not run.announced:  # else it was started again from outside
+                self._marks.drop(run.uuid)
+                run.halted.set()
 
     def tell_new_run(self, name: str) -> None:
         """Publish that the properties that go with a run have changed."""
@@ -204,10 +207,6 @@ class Lives:
         except QubesError as error:
             _log.warning("qube %r was removed, its domain's definition was not: %s", qube.name, error)
 
-    def start_begins(self, run: Run) -> None:
-        """From now on, news of the domain are those of a start."""
-        run.starting = True
-
     def start_announces(self, run: Run, domain: Domain) -> None:
         """The start made this domain and is about to tell of it; from now on its end is an event."""
         run.domain = domain
@@ -229,10 +228,15 @@ class Lives:
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # A failure is its caller's; where the caller has gone, the events told of it.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """A refusal is its caller's, and where the caller has gone, events told of it; a mistake is ours."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, QubesError):
+            _log.error("power: internal error", exc_info=error)
 
     def _behind(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that nobody waits for; a failure goes to the log."""
@@ -284,9 +288,11 @@ class Lives:
             self._heard = None
         for uuid in unheard:
             run = self._runs.get(uuid)
-            known = OFF if run is None else run.domain
-            if known.state is not found.get(uuid, OFF).state:
-                self._turn(uuid, found.get(uuid, OFF))
+            known, now = OFF if run is None else run.domain, found.get(uuid, OFF)
+            if OFF.xid != known.xid != now.xid:
+                self._turn(uuid, OFF)  # what was known is gone; what there is now is another domain
+            if known.state is not now.state or known.xid != now.xid:
+                self._turn(uuid, now)
 
     def _drop_strays(self) -> None:
         """The system went back to one without some qubes; take down what runs of those."""

@@ -32,8 +32,8 @@ def _held() -> asyncio.Event:
 class Run:
     """One qube's life. It is kept by uuid, so a later qube of the same name begins with one of its own.
 
-    ``announced`` says that somebody was told of the domain and must be told when it stops; ``stop_pending``
-    that it stopped and that this was not dealt with yet.
+    ``starting``: a start makes the domain, and news of it are the start's. ``announced``: the domain was told
+    of, so its end must be. ``stop_pending``: it ended, and that is still to be dealt with.
     """
 
     uuid: str

@@ -117,7 +117,7 @@ class Starter:
         core, lives = self._core, self._lives
         core.bus.publish(DomainPreSpawn(qube.name))
         spec = describe(core, qube, core.config.kernels_dir)
-        lives.start_begins(run)
+        run.starting = True
         domain = await lives.bring(run, DomainState.PAUSED, core.hypervisor.create(spec))
         _check_is_there(run)
         lives.start_announces(run, domain)

@@ -78,6 +78,21 @@ class Rig:
                 await asyncio.sleep(0.001)
 
 
+class Faulty:
+    """An embedded hypervisor with some verbs that fail, as a sound one's do not."""
+
+    def __init__(self, driver: Embedded, **verbs: Callable[..., Awaitable[Any]]) -> None:
+        self._driver = driver
+        self._verbs = verbs
+
+    def __getattr__(self, name: str) -> Any:
+        return self._verbs.get(name, getattr(self._driver, name))
+
+
+def faulty(**verbs: Callable[..., Awaitable[Any]]) -> Callable[[Embedded], Any]:
+    return lambda driver: Faulty(driver, **verbs)
+
+
 def of(name: str, events: list[str]) -> list[str]:
     return [f"{name} {event}" for event in events]
 

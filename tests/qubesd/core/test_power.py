@@ -1,7 +1,9 @@
 """The power verbs in every state, and the events that they bring."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +17,11 @@ from qubesd.errors import (
     QubeNotRunning,
     QubeNotStarted,
     QubesError,
+    ShutdownTimeout,
 )
-from qubesd.virt.hypervisor import Figures
-from tests.qubesd.core.power_rig import START, STOP, Rig, of, play
+from qubesd.virt.embedded import Embedded
+from qubesd.virt.hypervisor import Domain, DomainChange, DomainState, Figures
+from tests.qubesd.core.power_rig import START, STOP, Rig, faulty, of, play
 
 DONE = None
 
@@ -265,3 +269,74 @@ def test_a_caller_that_goes_does_not_stop_what_it_began(tmp_path: Path) -> None:
         assert r.state("work") == "Running"
 
     play(tmp_path, story)
+
+
+async def deaf(uuid: str) -> DomainState:
+    return DomainState.RUNNING
+
+
+def test_a_guest_that_does_not_shut_down(tmp_path: Path) -> None:
+    async def story(r: Rig) -> None:
+        r.change("vault", shutdown_timeout=1)
+        await bring(r, "Running")
+        await r.core.power.shutdown(r.qube("vault"))
+        assert r.told() == ["vault domain-pre-shutdown"]
+        with pytest.raises(ShutdownTimeout, match="within 1 seconds"):
+            await r.core.power.shutdown(r.qube("vault"), wait=True)
+        assert r.told() == of("vault", ["domain-pre-shutdown", "domain-shutdown-failed"])
+        assert r.state("vault") == "Running"
+        waiting = asyncio.ensure_future(r.core.power.shutdown(r.qube("vault"), wait=True))
+        await r.until("vault domain-pre-shutdown")
+        r.domain("vault").shutdown()
+        await waiting
+        assert r.state("vault") == "Halted"
+
+    play(tmp_path, story, faulty(shutdown=deaf))
+
+
+class Sleeper:
+    """The embedded hypervisor with a guest that sleeps, told as a hypervisor with such guests tells it."""
+
+    def __init__(self, driver: Embedded) -> None:
+        self._driver = driver
+        self._changed: Callable[[DomainChange], None] = lambda _: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    async def open(self, changed: Callable[[DomainChange], None], reconnected: Callable[[], None]) -> None:
+        self._changed = changed
+        await self._driver.open(changed, reconnected)
+
+    async def suspend(self, uuid: str) -> None:
+        self._changed(DomainChange(uuid, Domain(DomainState.SUSPENDED, 1)))
+
+    async def wake(self, uuid: str) -> None:
+        self._changed(DomainChange(uuid, Domain(DomainState.RUNNING, 1)))
+
+
+def test_a_guest_that_sleeps(tmp_path: Path) -> None:
+    def sleeping(driver: Embedded) -> Any:
+        return Sleeper(driver)
+
+    async def story(r: Rig) -> None:
+        power, vault = r.core.power, r.qube("vault")
+        await bring(r, "Running")
+        await power.suspend(vault)
+        assert r.state("vault") == "Suspended"
+        await power.suspend(vault)
+        assert r.told() == []
+        for verb, error in ((power.unpause, QubeNotPaused), (power.pause, QubeNotRunning)):
+            with pytest.raises(error):
+                await verb(vault)
+        with pytest.raises(QubeNotRunning):
+            await power.shutdown(vault)
+        r.told()
+        await power.resume(vault)
+        assert r.state("vault") == "Running"
+        assert r.told() == ["vault domain-resumed"]
+        await power.suspend(vault)
+        await power.shutdown(vault, force=True)
+        assert r.told() == of("vault", ["domain-pre-shutdown", *STOP])
+
+    play(tmp_path, story, sleeping)

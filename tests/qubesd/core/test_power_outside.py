@@ -75,6 +75,22 @@ def test_started(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_stopped_and_started_in_one_breath(tmp_path: Path) -> None:
+    async def story(r: Rig) -> None:
+        await r.core.power.start(r.qube("vault"))
+        r.told()
+        r.domain("vault").destroy()
+        r.domain("vault").create()
+        await r.until("vault domain-shutdown")
+        assert r.state("vault") == "Running"
+        assert r.core.running("vault").xid == r.domain("vault").ID()
+        assert r.told() == of("vault", STOP)
+        await r.core.power.shutdown(r.qube("vault"), wait=True)
+        assert r.told() == of("vault", ["domain-pre-shutdown", *STOP])
+
+    play(tmp_path, story)
+
+
 def test_a_disposable_that_stops_by_itself_goes(tmp_path: Path) -> None:
     async def story(r: Rig) -> None:
         disp = r.qube("disp7")
@@ -236,5 +252,32 @@ def test_a_hypervisor_that_is_lost_and_comes_back_empty(tmp_path: Path) -> None:
                 assert [line for line in r.told() if line.startswith("vault")] == of("vault", STOP)
                 await r.core.power.start(r.qube("vault"))
                 assert r.told() == of("vault", START)
+
+    asyncio.run(story())
+
+
+@needs_libvirtd
+def test_a_domain_that_is_another_one_after_the_loss(tmp_path: Path) -> None:
+    async def story() -> None:
+        with distant() as libvirtd:
+            await libvirtd.bring()
+            async with rig(tmp_path, uri=libvirtd.uri) as r:
+                await r.core.power.start(r.qube("vault"))
+                r.told()
+                description = r.domain("vault").XMLDesc()
+                number = r.core.running("vault").xid
+                libvirtd.take_away()
+                await libvirtd.bring()
+                outside = libvirt.open(libvirtd.uri)
+                other = description.replace(r.qube("vault").uuid, r.qube("dvm").uuid).replace("vault", "dvm")
+                outside.defineXML(other).create()
+                outside.defineXML(description).create()
+                async with asyncio.timeout(10):
+                    while r.core.running("vault").xid in (-1, number):
+                        await asyncio.sleep(0.001)
+                await r.until("vault domain-shutdown")
+                assert r.told().count("vault domain-stopped") == 1
+                assert r.state("vault") == r.state("dvm") == "Running"
+                outside.close()
 
     asyncio.run(story())

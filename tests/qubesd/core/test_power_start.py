@@ -2,36 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from qubesd.core.power_events import DomainStartFailed
 from qubesd.errors import NotEnoughMemory, QubeError, QubeNotStarted, QubesError
 from qubesd.model.state import Assignment
-from qubesd.virt.embedded import Embedded
 from qubesd.virt.hypervisor import Domain, DomainSpec
-from tests.qubesd.core.power_rig import BEGIN, SPAWN, START, STOP, Rig, of, play
+from tests.qubesd.core.power_rig import BEGIN, SPAWN, START, STOP, Rig, faulty, of, play
 
 UP_TO_UNPAUSED = [*BEGIN, *SPAWN]
-
-
-class Faulty:
-    """An embedded hypervisor with some verbs that fail, as a sound one's do not."""
-
-    def __init__(self, driver: Embedded, **verbs: Callable[..., Awaitable[Any]]) -> None:
-        self._driver = driver
-        self._verbs = verbs
-
-    def __getattr__(self, name: str) -> Any:
-        return self._verbs.get(name, getattr(self._driver, name))
-
-
-def faulty(**verbs: Callable[..., Awaitable[Any]]) -> Callable[[Embedded], Any]:
-    return lambda driver: Faulty(driver, **verbs)
 
 
 async def no_memory(spec: DomainSpec) -> Domain:
