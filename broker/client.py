@@ -98,10 +98,10 @@ def events(
         any_byte = False
         for untrusted_data in received(connection):
             any_byte = True
-            for message in reader.feed(untrusted_data):
-                if isinstance(message, Failure):
-                    raise CallError(message)
-                yield message
+            yield from reader.feed(untrusted_data)
+        failure = reader.end()
+        if failure is not None:
+            raise CallError(failure)
     if not any_byte:
         raise NoReplyError(f"{os.fspath(path)}: {service}: no reply")
 

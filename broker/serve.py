@@ -41,6 +41,7 @@ PATIENCE = 15 * 60.0
 connection open and says nothing (stock lets it, without any bound) has this long."""
 
 _SWEEP = 15.0
+_MAX_COMPLAINTS = 100
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -78,11 +79,11 @@ class Connection(asyncio.BufferedProtocol):
             self._peer = Peer(transport.get_extra_info("socket"))
             admitted = self.door.admits(self._peer, self._house.core.system)
         except OSError as error:
-            _log.warning("refused a connection that the kernel says nothing of: %s", error)
+            self._house.complain(f"refused a connection that the kernel says nothing of: {error.strerror}")
             self._transport.abort()
             return
         if not admitted:
-            _log.warning("refused a connection of uid %d", self._peer.uid)
+            self._house.complain(f"refused a connection of uid {self._peer.uid}")
             self._transport.abort()
         elif self._house.count(self, self.door.account(self._peer)):
             self.since = time.monotonic()
@@ -158,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
     def _send(self, message: bytes) -> None:
         self._transport.write(message)
         if self._transport.get_write_buffer_size() > MAX_BEHIND:
-            _log.warning("dropped a listener that does not read its events")
+            self._house.complain(f"dropped a listener of {self.counted!r} that does not read its events")
             self.drop()
 
 
@@ -175,6 +176,7 @@ class House:
         self._counts: dict[Account, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[Path, tuple[asyncio.Server, Door]] = {}
+        self._complaints: set[str] = set()
         self._sweep = self._loop.call_later(_SWEEP, self._sweep_out)
 
     async def open(self, path: Path, door: Door, methods: Methods, access: Access) -> None:
@@ -217,7 +219,7 @@ class House:
     def count(self, connection: Connection, account: Account) -> bool:
         """Count a connection with those of this account and no other; false where that has enough."""
         if self._counts.get(account, 0) >= (MAX_TRUSTED if account is DOM0_ACCOUNT else MAX_CONNECTIONS):
-            _log.warning("refused a connection: %r has too many", account)
+            self.complain(f"refused a connection: {account!r} has too many")
             return False
         if connection.counted is not None:
             self.leave(connection)
@@ -243,8 +245,15 @@ class House:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def complain(self, message: str) -> None:
+        """Log this once in a while: who can have it said could have it said a million times."""
+        if message not in self._complaints and len(self._complaints) < _MAX_COMPLAINTS:
+            self._complaints.add(message)
+            _log.warning("%s", message)
+
     def _sweep_out(self) -> None:
         """Drop whoever was waited for too long."""
+        self._complaints.clear()
         latest = time.monotonic() - PATIENCE
         for connection in [one for one in self._connections if one.since is not None and one.since < latest]:
             connection.drop()

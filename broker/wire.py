@@ -206,32 +206,32 @@ class EventReader:
     def __init__(self) -> None:
         self._buffer = b""
 
-    def feed(self, untrusted_data: bytes) -> list[WireEvent | Failure]:
-        """The messages that these bytes complete, in order.
+    def feed(self, untrusted_data: bytes) -> list[WireEvent]:
+        """The events that these bytes complete, in order.
 
         Raises:
             FramingError: a message of another kind, or one that is longer than ``MAX_EVENT``.
         """
         self._buffer += untrusted_data
-        done: list[WireEvent | Failure] = []
-        while self._buffer:
-            if self._buffer[:2] == b"2\0":
-                if self._buffer.count(b"\0") < 5:
-                    break
-                failure = parse_reply(self._buffer)
-                if isinstance(failure, Failure):
-                    done.append(failure)
-                self._buffer = b""
-                break
+        events: list[WireEvent] = []
+        # An error, which is told instead of a stream, has no end of its own and is left for ``end``.
+        while self._buffer and not self._buffer.startswith(b"2"):
             if not b"1\0".startswith(self._buffer[:2]):
                 raise FramingError("expected an event")
             event = self._one()
             if event is None:
                 break
-            done.append(event)
+            events.append(event)
         if len(self._buffer) > MAX_EVENT:
             raise FramingError(f"event longer than {MAX_EVENT} bytes")
-        return done
+        return events
+
+    def end(self) -> Failure | None:
+        """The error that the stream ended with, if any. Raises ``FramingError`` within a message."""
+        if not self._buffer:
+            return None
+        reply = parse_reply(self._buffer)
+        return reply if isinstance(reply, Failure) else None
 
     def _one(self) -> WireEvent | None:
         """Take a whole event off the front, if one is there."""

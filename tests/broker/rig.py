@@ -1,0 +1,143 @@
+"""A real daemon below a scratch directory, and what tests say to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.client import call, connect, received
+from broker.wire import Failure, encode_call, parse_reply
+from qubesd.api.method import Call
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+"""Seconds after which a test that waits fails; nothing here takes a tenth of that."""
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """``root`` is its directory, ``process`` the daemon itself."""
+
+    root: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "run/qubesd.sock"
+
+    def channel(self, name: str) -> Path:
+        """The socket of a qube."""
+        row = call(self.socket, "admin.vm.List", name).decode("ascii")
+        return self.root / "run/rpc" / f"{row.split('uuid=')[1].split()[0]}.sock"
+
+    def create(self, *names: str, klass: str = "StandaloneVM", tags: Mapping[str, str] | None = None) -> None:
+        """Make qubes, and set the tag that ``tags`` has for some of them."""
+        for name in names:
+            call(self.socket, f"admin.vm.Create.{klass}", payload=f"name={name} label=red".encode("ascii"))
+        for name, tag in (tags or {}).items():
+            call(self.socket, "admin.vm.tag.Set", name, tag)
+
+    def audit(self) -> str:
+        return (self.root / "var/log/qubes/qubesd-audit.jsonl").read_text(encoding="ascii")
+
+
+@contextmanager
+def serving(
+    root: Path, policy: str = "", config: str = "", environment: Mapping[str, str] | None = None
+) -> Iterator[Daemon]:
+    """A daemon on ``root``, whose policy is this text alone; it has to stop cleanly at the end."""
+    lay_out(root, policy, config)
+    process = start(root, environment)
+    try:
+        wait_until_served(root, process)
+        yield Daemon(root, process)
+    except BaseException:
+        process.kill()
+        process.wait()
+        print(errors(root))
+        raise
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0, errors(root)
+    assert "Traceback" not in errors(root), errors(root)
+
+
+def lay_out(root: Path, policy: str, config: str = "") -> None:
+    folder = root / "etc/qubes/policy.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "10-test.policy").write_text(policy, encoding="utf-8")
+    (root / "etc/qubes/qubesd.toml").write_text(config, encoding="utf-8")
+
+
+def start(root: Path, environment: Mapping[str, str] | None = None, *options: str) -> subprocess.Popen[bytes]:
+    """A daemon whose messages go to a file; ``errors`` has them."""
+    with (root / "errors").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "broker.daemon", "--root", str(root), *options],
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+        )
+
+
+def errors(root: Path) -> str:
+    return (root / "errors").read_text(encoding="utf-8")
+
+
+def wait_until_served(root: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not (root / "run/qubesd.sock").exists():
+        assert process.poll() is None, errors(root)
+        assert time.monotonic() < deadline, "the daemon does not answer"
+        time.sleep(0.02)
+
+
+def exchange(path: Path, request: bytes) -> bytes:
+    """What comes back for these bytes, to the end; nothing where the server breaks off."""
+    with connect(path, PATIENCE) as connection:
+        try:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return b"".join(received(connection))
+
+
+def answer(
+    path: Path,
+    service: str,
+    target: str = "dom0",
+    argument: str = "",
+    payload: bytes = b"",
+    source: str = "dom0",
+) -> bytes | Failure:
+    """The content of an answer, or what went wrong."""
+    return parse_reply(exchange(path, encode_call(Call(service, argument, source, target, payload))))
+
+
+@contextmanager
+def listening(path: Path, target: str = "dom0", source: str = "dom0") -> Iterator[socket.socket]:
+    """An event stream that is established."""
+    with connect(path, PATIENCE) as connection:
+        connection.sendall(encode_call(Call("admin.Events", "", source, target, b"")))
+        connection.shutdown(socket.SHUT_WR)
+        first = b"1\0\0connection-established\0\0"
+        assert take(connection, len(first)) == first
+        yield connection
+
+
+def take(connection: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        more = connection.recv(length - len(data))
+        assert more, f"the stream ended after {data!r}"
+        data += more
+    return data
