@@ -53,10 +53,9 @@ class Run:
         self.halted.clear()
 
     def turn(self, domain: Domain) -> None:
-        """Take in news: the domain is now this. Only who made it knows since when it runs."""
-        if domain.state is not DomainState.OFF and domain.start_time is None:
-            domain = replace(domain, start_time=self.domain.start_time)
-        self.domain = domain
+        """Take in news: the domain is now this. The rest about it was told when it was made."""
+        of_same_domain = domain.state is not DomainState.OFF and domain.xid == self.domain.xid
+        self.domain = replace(self.domain, state=domain.state) if of_same_domain else domain
         if domain.state is DomainState.OFF and self.announced:
             self.announced = False
             self.stop_pending = True
@@ -80,4 +79,4 @@ class Run:
         if self.domain.state is DomainState.OFF:
             return Running(state="Dying" if self.stop_pending else "Halted")
         word = "Transient" if self.starting else _WORDS[self.domain.state]
-        return Running(word, self.domain.xid, self.domain.start_time)
+        return Running(word, self.domain.xid, self.domain.start_time, self.domain.stubdom_xid)

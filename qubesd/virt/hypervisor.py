@@ -64,11 +64,13 @@ class Domain:
     """A domain as its hypervisor shows it. ``xid`` is -1 where it is off.
 
     ``start_time`` is epoch seconds, ``None`` where it is off or the hypervisor keeps no such time.
+    ``stubdom_xid`` is -1 where there is no stub domain, ``None`` where the hypervisor does not say.
     """
 
     state: DomainState
     xid: int = -1
     start_time: float | None = None
+    stubdom_xid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
