@@ -2,8 +2,8 @@
 ended.
 
 Never the payload. Whatever a caller can choose is escaped and cut, so that a line is a line and a terminal
-that shows it is safe (QSB-087). Lines wait for the end of the turn of the event loop and go to the file in
-one write; files are put aside by size.
+that shows it is safe (QSB-087). A call is answered after its line is in the file; files are put aside by
+size.
 
 A full disk does not stop the calls, which have been carried out by then: the log of the daemon says that the
 audit stands still, lines wait in memory up to a bound, and when it goes on a line tells how many were lost.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -63,21 +62,13 @@ class Record(NamedTuple):
 
 
 class AuditLog:
-    """The file; ``schedule`` calls a function at the end of the present turn of the loop
-    (``loop.call_soon``).
+    """The file. Raises ``OSError`` where it cannot be opened: a daemon that cannot say what it does does not
+    start."""
 
-    Raises ``OSError`` where the file cannot be opened: a daemon that cannot say what it does does not start.
-    """
-
-    def __init__(
-        self, path: Path, max_bytes: int, kept: int, schedule: Callable[[Callable[[], None]], object]
-    ) -> None:
+    def __init__(self, path: Path, max_bytes: int, kept: int) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._kept = kept
-        self._schedule = schedule
-        self._scheduled = False
-        self._records: list[Record] = []
         self._waiting = bytearray()
         self._lost = 0
         self._stalled = False
@@ -85,25 +76,16 @@ class AuditLog:
         self._size = os.fstat(self._file).st_size
 
     def write(self, record: Record) -> None:
-        """Have the record written at the end of this turn; never waits, never raises."""
-        self._records.append(record)
-        if not self._scheduled:
-            self._scheduled = True
-            self._schedule(self.flush)
+        """Put the record into the file, or have it wait where the disk takes no more; never raises."""
+        line = record.line().encode("ascii")
+        if len(self._waiting) + len(line) > MAX_WAITING:
+            self._lost += 1
+        else:
+            self._waiting += line
+        self.flush()
 
     def flush(self) -> None:
         """Write what waits, as far as the disk takes it."""
-        self._scheduled = False
-        records, self._records = self._records, []
-        lines = [record.line() for record in records]
-        if self._lost and len(self._waiting) < MAX_WAITING // 2:
-            lines.insert(0, f'{{"time": "{_clock(time.time())}", "lost": {self._lost}}}\n')
-            self._lost = 0
-        for line in lines:
-            if len(self._waiting) + len(line) > MAX_WAITING:
-                self._lost += 1
-            else:
-                self._waiting += line.encode("ascii")
         try:
             if not self._stalled and self._size and self._size + len(self._waiting) > self._max_bytes:
                 self._put_aside()
@@ -114,8 +96,12 @@ class AuditLog:
             self._stalled = True
             return
         if self._stalled:
-            _log.warning("%s: the audit goes on", self._path)
             self._stalled = False
+            _log.warning("%s: the audit goes on", self._path)
+        if self._lost:
+            self._waiting += f'{{"time": "{_clock(time.time())}", "lost": {self._lost}}}\n'.encode("ascii")
+            self._lost = 0
+            self.flush()
 
     def close(self) -> None:
         """Write what waits and close the file; says how much was lost, if any was."""

@@ -85,15 +85,18 @@ async def serve(config: Config, create: bool) -> None:
         raise FileExistsError(
             17, "another daemon answers on this socket", str(config.run_dir / "qubesd.sock")
         )
+    group = _group_id(config.socket_group)
     async with open_core(config, create) as core:
-        audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files, loop.call_soon)
+        audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files)
         try:
-            await _serve_core(core, config, audit, stop)
+            await _serve_core(core, config, group, audit, stop)
         finally:
             audit.close()
 
 
-async def _serve_core(core: Core, config: Config, audit: AuditLog, stop: asyncio.Event) -> None:
+async def _serve_core(
+    core: Core, config: Config, group: int | None, audit: AuditLog, stop: asyncio.Event
+) -> None:
     strict = config.visibility == "strict"
     directories = (str(config.policy_runtime), str(config.policy_dir))
     loader = Loader(DirectorySource(), directories, str(config.policy_legacy))
@@ -105,7 +108,7 @@ async def _serve_core(core: Core, config: Config, audit: AuditLog, stop: asyncio
         core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
     )
     house = House(core, dispatcher)
-    own_uid, group = os.geteuid(), _group_id(config.socket_group)
+    own_uid = os.geteuid()
     channels = Channels(
         core, house, METHODS, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))
     )
