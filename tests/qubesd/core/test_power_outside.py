@@ -82,9 +82,12 @@ def test_stopped_and_started_in_one_breath(tmp_path: Path) -> None:
         r.domain("vault").destroy()
         r.domain("vault").create()
         await r.until("vault domain-shutdown")
-        assert r.state("vault") == "Running"
+        while r.state("vault") != "Running":
+            await asyncio.sleep(0.001)
         assert r.core.running("vault").xid == r.domain("vault").ID()
-        assert r.told() == of("vault", STOP)
+        told = r.told()
+        # Whether the new domain comes before the old one's stop is dealt with is chance.
+        assert told in (of("vault", STOP), of("vault", [*STOP, *RESETS]))
         await r.core.power.shutdown(r.qube("vault"), wait=True)
         assert r.told() == of("vault", ["domain-pre-shutdown", *STOP])
 
