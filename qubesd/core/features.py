@@ -17,7 +17,7 @@ from qubesd.events import (
     PropertySet,
 )
 from qubesd.model import features
-from qubesd.model.properties import Settable, read, table
+from qubesd.model.properties import read, table
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def put_feature(draft: Draft, owner: str, name: str, value: str) -> None:
     qube = draft.system.qubes[owner]
     old = qube.features.get(name)
     draft.tell(FeaturePreSet(owner, name, value, old))
-    if name == features.BALANCED and _has_own_maxmem(qube):
+    if name == features.BALANCED:
         _set_balanced(draft, qube, value)
     else:
         draft.put(qube.with_feature(name, value))
@@ -71,11 +71,6 @@ def drop_feature(draft: Draft, owner: str, name: str) -> None:
         draft.tell(FeaturePreDelete(owner, name))
         draft.put(qube.without_feature(name))
         draft.tell(FeatureDelete(owner, name))
-
-
-def _has_own_maxmem(qube: Qube) -> bool:
-    line = table(qube.klass).get("maxmem")
-    return line is not None and line.settable is Settable.YES
 
 
 def _set_balanced(draft: Draft, qube: Qube, value: str) -> None:

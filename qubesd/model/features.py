@@ -48,6 +48,8 @@ def check(view: View, qube: Qube, name: str, value: str) -> None:
     Raises:
         BadValue: which feature, and what it takes.
     """
+    if name == BALANCED and qube.klass in (Klass.ADMIN, Klass.REMOTE):
+        raise BadValue(f"qube {qube.name!r} has no memory to balance")
     if name in _BY_NAME:
         _BY_NAME[name](view, qube, value)
         return
@@ -58,10 +60,13 @@ def check(view: View, qube: Qube, name: str, value: str) -> None:
 
 def apply(qube: Qube, name: str, value: str) -> Qube:
     """The qube with the feature set. ``service.meminfo-writer`` is no feature but an older way to say
-    ``maxmem``: true leaves it to its default, false makes it 0."""
+    ``maxmem``: true leaves it to its default, false makes it 0. dom0 and a RemoteVM have no memory of theirs
+    to balance."""
     if name != BALANCED:
         return qube.with_feature(name, value)
     without = qube.without_feature(name)
+    if qube.klass in (Klass.ADMIN, Klass.REMOTE):
+        return without
     return without.without_property("maxmem") if value else without.with_property("maxmem", 0)
 
 
