@@ -1,5 +1,8 @@
 """Small worlds, rules and requests that meet each other often, for the laws."""
 
+from collections.abc import Iterator
+from itertools import product
+
 from hypothesis import strategies as st
 
 from policy_engine import (
@@ -27,6 +30,7 @@ from policy_engine.model import (
     DisposableTagged,
     Named,
     NoTarget,
+    Redirect,
     Tagged,
     Typed,
 )
@@ -57,8 +61,9 @@ def facts(name: str) -> st.SearchStrategy[QubeFacts]:
 
 
 def qubes() -> st.SearchStrategy[list[QubeFacts]]:
-    """The qubes of a world, mostly with a dom0."""
-    names = st.lists(st.sampled_from(["dom0", *NAMES]), unique=True, max_size=7)
+    """The qubes of a world; most are there."""
+    missing = st.sets(st.sampled_from(["dom0", *NAMES]), max_size=3)
+    names = missing.map(lambda gone: [name for name in ("dom0", *NAMES) if name not in gone])
     return names.flatmap(lambda chosen: st.tuples(*map(facts, chosen)).map(list))
 
 
@@ -66,21 +71,20 @@ def worlds() -> st.SearchStrategy[World]:
     return qubes().map(World.of)
 
 
-_places = st.sampled_from(TOKENS).map(lambda text: AdminQube() if text == "@adminvm" else Named(text))
-_bases = st.sampled_from([*NAMES, "gone", "uuid:dvm-id"]).map(DisposableOf)
-_sets = st.one_of(
-    st.just(Anything()),
-    st.just(AnyQube()),
-    st.sampled_from(TAGS).map(Tagged),
-    st.sampled_from([*CLASSES, "AdminVM"]).map(Typed),
-)
-_tagged_bases = st.sampled_from(TAGS).map(DisposableTagged)
+_places = [AdminQube(), *(Named(text) for text in TOKENS if text != "@adminvm")]
+_bases = [DisposableOf(name) for name in ("dvm", "0x", "alpha", "gone", "uuid:dvm-id")]
+_sets = [Anything(), AnyQube(), *map(Tagged, TAGS), *map(Typed, (*CLASSES, "AdminVM"))]
+_tagged_bases = list(map(DisposableTagged, TAGS))
 
-sources: st.SearchStrategy[Selector] = st.one_of(_sets, _sets, _places, _bases, _tagged_bases)
-targets: st.SearchStrategy[Selector] = st.one_of(
-    _sets, _sets, _places, _bases, _tagged_bases, st.just(NoTarget()), st.just(Disposable())
+# A drawn element is equally likely, so what seldom matches is outnumbered.
+sources: st.SearchStrategy[Selector] = st.sampled_from(
+    [*[Anything(), AnyQube(), Tagged("t")] * 12, *_sets, *_places, *_bases[:1], *_tagged_bases[:1]]
 )
-redirects = st.one_of(st.none(), st.none(), _places, _bases, st.just(Disposable()))
+targets: st.SearchStrategy[Selector] = st.sampled_from(
+    [*_sets * 3, *_places, *_bases, *_tagged_bases * 2, *[NoTarget(), Disposable()] * 3]
+)
+_redirects: list[Redirect | None] = [None] * 24
+redirects = st.sampled_from([*_redirects, *_places, *_bases, Disposable(), Disposable()])
 _users = st.sampled_from([None, None, "", "root", "a=b", "#"])
 
 actions: st.SearchStrategy[Action] = st.one_of(
@@ -89,7 +93,7 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Ask, redirects, redirects, _users, st.booleans(), st.booleans()),
 )
 
-_heads = st.sampled_from([("*", "*"), ("s.A", "*"), ("s.A", "*"), ("s.A", "+"), ("s.A", "+x"), ("s.B", "*")])
+_heads = st.sampled_from([*[("s.A", "*"), ("*", "*")] * 4, ("s.A", "+"), ("s.A", "+x"), ("s.B", "*")])
 
 
 def _rule(head: tuple[str, str], source: Selector, target: Selector, action: Action) -> Rule:
@@ -101,28 +105,22 @@ def _rule(head: tuple[str, str], source: Selector, target: Selector, action: Act
 rules: st.SearchStrategy[Rule] = st.builds(_rule, _heads, sources, targets, actions)
 
 
-def policies(max_size: int = 8) -> st.SearchStrategy[Policy]:
-    return st.lists(rules, max_size=max_size).map(Policy)
+policies: st.SearchStrategy[Policy] = st.lists(rules, min_size=4, max_size=9).map(Policy)
 
 
-callers = st.sampled_from(
-    ["alpha", "beta", "Gamma", "dom0", "gone", "@adminvm", "uuid:alpha-id", "@tag:t", "*"]
-)
-called = st.one_of(
-    st.sampled_from(
-        ["", "@default", "@dispvm", "@dispvm:", "@dispvm:@tag:t", "@anyvm", "@tag:t", "*", "@", "@type:AppVM"]
-    ),
-    st.sampled_from(TOKENS),
-    st.sampled_from(TOKENS),
-    st.sampled_from(TOKENS).map(lambda text: f"@dispvm:{text}"),
-)
-requests: st.SearchStrategy[Request] = st.builds(
-    Request.of,
-    st.sampled_from(["s.A", "s.A+x", "s.A+", "s.A+y+z", "s.B", "other"]),
-    callers,
-    called,
-    st.sampled_from([None, None, None, "", "alpha", "beta", "gone", "@adminvm"]),
-)
+CALLERS = ("alpha", "beta", "Gamma", "dom0", "gone", "@adminvm", "uuid:alpha-id", "@tag:t", "*")
+KEYWORDS = ("", "@default", "@dispvm", "@adminvm", "@dispvm:dvm", "@dispvm:0x", "@dispvm:uuid:dvm-id")
+REFUSED = ("@dispvm:", "@dispvm:@tag:t", "@dispvm:gone", "@anyvm", "@tag:t", "*", "@", "@type:AppVM")
+
+
+def every_request() -> Iterator[Request]:
+    """Every call that these worlds and rules can tell apart, and some that they cannot."""
+    for called, caller, target in product(("s.A", "s.A+x", "other"), CALLERS, {*TOKENS, *KEYWORDS}):
+        yield Request.of(called, caller, target)
+    for target in REFUSED:
+        yield Request.of("s.A+y+z", "alpha", target)
+    for remote, relay in product((*NAMES, "gone", "@adminvm", ""), ("alpha", "beta", "dom0")):
+        yield Request.of("s.B", relay, "Gamma", remote)
 
 
 def policy_of(text: str) -> Policy:
