@@ -24,7 +24,8 @@ from qubesd.core.removal import remove
 from qubesd.errors import PermissionDenied, ProtocolError, QubesError
 from qubesd.model.names import check_new_label_name, check_qube_name
 from qubesd.model.properties import read
-from qubesd.model.state import Klass, Qube
+from qubesd.model.references import makes_disposables
+from qubesd.model.state import DOM0, Klass, Qube
 from qubesd.model.volumes import NAMES as VOLUMES
 
 _TEMPLATE_BASED = frozenset((Klass.APP, Klass.DISPOSABLE))
@@ -51,14 +52,14 @@ async def create_qube(core: Core, command: Command) -> Reply:
 
 async def create_disposable_of(core: Core, command: Command) -> Reply:
     """One disposable of the destination or, asked of dom0, of what the caller has as ``default_dispvm``."""
-    if command.argument == "preload":
-        raise QubesError("this system keeps no disposables ready; ask for one without 'preload'")
-    if command.argument:
+    if command.argument not in ("", "preload"):
         raise PermissionDenied("the only argument here is 'preload'")
     name = _disposable_template(core, command)
     template = None if name is None else core.system.qubes.get(name)
     if template is None:
         raise QubesError("no template for disposables is set")
+    if command.argument:
+        return _refill(core, template)
     made = create_disposable(core, command.caller, template)
     await core.durable()
     return Text(f"uuid:{made.uuid}" if command.value else made.name)
@@ -69,6 +70,18 @@ async def remove_qube(core: Core, command: Command) -> Reply:
         remove(core, command.target)
         await core.durable()
         await core.power.lives.forget(command.target)
+    return DONE
+
+
+def _refill(core: Core, template: Qube) -> Reply:
+    """Keep as many disposables ready as the template is to have: none so far, so it must ask for none."""
+    if not makes_disposables(template):
+        raise QubesError(f"no disposables can be made from qube {template.name!r}")
+    wish = template.features.get("preload-dispvm-max", "0")
+    if read(core, None, "default_dispvm").value == template.name:
+        wish = core.system.qubes[DOM0].features.get("preload-dispvm-max", wish)
+    if wish.strip("0"):
+        raise QubesError("this system keeps no disposables ready; ask for one without 'preload'")
     return DONE
 
 

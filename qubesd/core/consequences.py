@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from qubesd.core.draft import Draft
 from qubesd.core.features import drop_feature, put_feature
+from qubesd.core.power_events import DomainQdbCreate, NetDomainConnect
 from qubesd.core.tags import TRACKED, drop_tag, track
 from qubesd.core.told import as_told
 from qubesd.events import PropertyPreSet, PropertyReset, PropertySet
@@ -56,6 +57,8 @@ def of_set(draft: Draft, owner: str, name: str, old: Value, new: Value) -> None:
         _tell_clients_of_layout(draft, owner)
     elif name == "template":
         _replace_snapshots(draft, owner)
+    elif name == "netvm":
+        of_new_netvm(draft, owner, new)
 
 
 def of_reset(draft: Draft, owner: str, name: str, old: Value, new: Value) -> None:
@@ -66,6 +69,13 @@ def of_reset(draft: Draft, owner: str, name: str, old: Value, new: Value) -> Non
         draft.tell(PropertyReset(owner, "icon"))
     elif name == "template_for_dispvms" and old != new:
         draft.tell(PropertyReset(owner, "icon"))
+
+
+def of_new_netvm(draft: Draft, owner: str, new: Value) -> None:
+    """After a qube's netvm changed, whether by itself or with the default: a running one is joined to it."""
+    if isinstance(new, str) and draft.running(owner).state != "Halted":
+        draft.tell(DomainQdbCreate(owner))
+        draft.tell(NetDomainConnect(new, owner))
 
 
 def of_global_set(draft: Draft, name: str, old: Value, new: Value) -> None:
@@ -141,6 +151,7 @@ def _move_default_netvm(draft: Draft, old: Value, new: Value) -> None:
         draft.tell(PropertyPreSet(name, "netvm", as_told(old), as_told(new)))
     for name in followers:
         if old != new:
+            of_new_netvm(draft, name, new)
             draft.tell(PropertySet(name, "netvm", as_told(old), as_told(new)))
         draft.tell(PropertyReset(name, "netvm", as_told(old)))
 

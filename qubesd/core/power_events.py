@@ -83,6 +83,18 @@ class DomainQdbCreate(DomainEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class NetDomainConnect(DomainEvent):
+    """The running qube ``client`` was joined to its new netvm, which is the subject."""
+
+    kind = "net-domain-connect"
+
+    client: str
+
+    def keys(self) -> Keys:
+        return (("vm", self.client),)
+
+
+@dataclass(frozen=True, slots=True)
 class DomainPreShutdown(DomainEvent):
     kind = "domain-pre-shutdown"
     ahead = True

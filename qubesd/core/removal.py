@@ -57,7 +57,9 @@ def users(core: Core, name: str) -> Iterator[str]:
         if other.name == name:
             continue
         for prop, value in other.properties.items():
-            if value == name and table(other.klass)[prop].type == "vm":
+            # A file of another version may have left a property that no table knows.
+            known = table(other.klass).get(prop)
+            if value == name and known is not None and known.type == "vm":
                 yield f"property {prop!r} of {other.name!r}"
         for assignment in other.assignments:
             if assignment.backend == name:

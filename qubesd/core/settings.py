@@ -77,8 +77,9 @@ def resetting(core: Core, owner: Qube | None, name: str) -> Draft:
     else:
         draft.put(owner.without_property(name))
     draft.tell(PropertyPreDel(subject, name, old))
-    if moved:
-        draft.tell(PropertySet(subject, name, old, as_told(after.value)))
+    if moved and owner is not None:
+        consequences.of_new_netvm(draft, owner.name, after.value)
+        draft.tell(PropertySet(owner.name, name, old, as_told(after.value)))
     if owner is not None:
         consequences.of_reset(draft, owner.name, name, before.value, after.value)
     draft.tell(PropertyReset(subject, name, old))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qubesd.errors import BadPropertyValue
 from qubesd.model import features
 from qubesd.model.lineage import own, template_of, templates
-from qubesd.model.state import DOM0, Qube, Value
+from qubesd.model.state import DOM0, Klass, Qube, Value
 from qubesd.model.view import View
 
 _MODES = ("hvm", "pv", "pvh")
@@ -82,11 +82,11 @@ def kernelopts_rule(value: str) -> Value:
 
 
 def bootmode(view: View, qube: Qube) -> Value:
-    """The mode that the qube itself asks for, else what its templates give their qubes, where it exists."""
-    chain = templates(view.system, qube)
-    next(chain)
+    """The mode that the qube itself asks for, else what the TemplateVM gives its qubes, where it exists."""
     wishes: list[Value] = [qube.features.get("boot-mode.active")]
-    wishes += [own(view, template, "appvm_default_bootmode", appvm_default_bootmode) for template in chain]
+    for template in templates(view.system, qube):
+        if template is not qube and template.klass is Klass.TEMPLATE:
+            wishes.append(own(view, template, "appvm_default_bootmode", appvm_default_bootmode))
     for wish in wishes:
         if isinstance(wish, str) and _is_bootmode(view, qube, wish):
             return wish

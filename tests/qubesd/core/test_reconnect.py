@@ -71,6 +71,57 @@ def test_interface_moves(words: Sequence[str], want: list[str], tmp_path: Path) 
     visit(tmp_path, guest)
 
 
+@pytest.mark.parametrize(
+    ("words", "want"),
+    [
+        pytest.param(
+            (SET, "work", "netvm", "web-dvm"),
+            [
+                "work property-pre-set:netvm",
+                "work domain-qdb-create",
+                "web-dvm net-domain-connect",
+                "work property-set:netvm",
+            ],
+            id="set",
+        ),
+        pytest.param(
+            (SET, "work", "netvm", ""), ["work property-pre-set:netvm", "work property-set:netvm"], id="none"
+        ),
+        pytest.param(
+            (SET, "vault", "netvm", "web-dvm"),
+            ["vault property-pre-set:netvm", "vault property-set:netvm"],
+            id="halted",
+        ),
+        pytest.param(
+            (RESET, "work", "netvm"),
+            [
+                "work property-pre-reset:netvm",
+                "work property-pre-set:netvm",
+                "work property-pre-del:netvm",
+                "work domain-qdb-create",
+                "web-dvm net-domain-connect",
+                "work property-set:netvm",
+                "work property-reset:netvm",
+                "work property-del:netvm",
+            ],
+            id="reset",
+        ),
+    ],
+)
+def test_new_netvm_hears_of_its_client(words: Sequence[str], want: list[str], tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.Create.AppVM", "dom0", "debian-13", "name=vault label=red")
+        await begin(house)
+        await house.do(SET_GLOBAL, "dom0", "default_netvm", "web-dvm")
+        house.told.clear()
+        await house.do(*words)
+        clients = [keys["vm"] for _, name, keys in house.told if name == "net-domain-connect"]
+        assert house.names() == want
+        assert clients == ["work"] * len(clients)
+
+    visit(tmp_path, guest)
+
+
 def test_nothing_changes_where_the_interface_cannot_be_plugged(tmp_path: Path) -> None:
     async def guest(house: House) -> None:
         plugs = await begin(house)

@@ -69,6 +69,17 @@ def test_owner_of_an_assigned_device_stays(tmp_path: Path) -> None:
     visit(tmp_path, guest)
 
 
+def test_property_of_another_version_is_no_reference(tmp_path: Path) -> None:
+    """A file may hold a property that no table knows; what it means is not known either."""
+
+    async def guest(house: House) -> None:
+        core = house.core
+        core.change(core.system.with_qube(house.qube("web-dvm").with_property("friend", "work")), ["web-dvm"])
+        assert await house.call("admin.vm.Remove", "work") == ""
+
+    visit(tmp_path, guest)
+
+
 def test_two_removals_at_once_remove_once(tmp_path: Path) -> None:
     async def guest(house: House) -> None:
         answers = await asyncio.gather(*(house.call("admin.vm.Remove", "work") for _ in range(2)))

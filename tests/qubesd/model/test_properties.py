@@ -330,6 +330,15 @@ def test_bootmode(view: StillView, want: str) -> None:
     assert read(view, view["work"], "bootmode").value == want
 
 
+def test_bootmode_of_a_disposable_is_from_the_template_of_its_template() -> None:
+    view = (
+        world()
+        .feature("debian", "boot-mode.appvm-default", "paranoid")
+        .feature("debian", "boot-mode.kernelopts.paranoid", "x")
+    )
+    assert read(view, view["disp7"], "bootmode").value == "paranoid"
+
+
 def test_a_run() -> None:
     view = replace(world(), run={"work": Running("Running", 12, 1900000000.5, 13, "u")})
     want = {"xid": 12, "start_time": "1900000000.5", "stubdom_xid": 13, "stubdom_uuid": "u"}
