@@ -7,20 +7,23 @@ import asyncio
 import grp
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from broker.agent import Agents
+from broker.answering import Answering
 from broker.audit import AuditLog
 from broker.channels import Channels
 from broker.dispatch import Dispatcher
 from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
 from broker.judge import PolicyInForce
+from broker.limits import raise_descriptor_limit
 from broker.notify import notify
+from broker.policy_sockets import PolicySockets
 from broker.root import furnish
 from broker.serve import House
 from broker.sockets import Access, answers
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         config = load(options.root, options.config)
         if options.root is not None:
             furnish(config)
-        _raise_descriptor_limit()
+        raise_descriptor_limit()
         asyncio.run(serve(config, create=options.root is not None))
     except (ConfigError, QubesError) as error:
         sys.exit(f"qubesd: {error}")
@@ -108,6 +111,7 @@ async def _serve_core(
         core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
     )
     house = House(core, dispatcher)
+    policy_sockets = PolicySockets(Answering(policies, facts.world, Agents(config.services_dir)))
     own_uid = os.geteuid()
     channels = Channels(
         core, house, METHODS, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))
@@ -128,6 +132,8 @@ async def _serve_core(
         trusted = Dom0Door(own_uid, group, trusted=True)
         await house.open(config.run_dir / "qubesd.internal.sock", trusted, INTERNAL, dom0_only)
         await house.open(config.run_dir / "qubesd.misc.sock", trusted, {}, dom0_only)
+        if not config.trust_qrexec_consent:
+            await _open_policy_sockets(policy_sockets, config, dom0_only)
         # The one that everybody looks for comes last: when it is there, all are.
         await house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), METHODS, dom0_only)
         _log.info("ready: %s", config.run_dir / "qubesd.sock")
@@ -136,8 +142,19 @@ async def _serve_core(
         notify("STOPPING=1")
         _log.info("stopping")
     finally:
+        await policy_sockets.close()
         await channels.close()
         await house.close(GRACE)
+
+
+async def _open_policy_sockets(sockets: PolicySockets, config: Config, access: Access) -> None:
+    """Where no other policy daemon is in front, this is the one that the qrexec daemon asks."""
+    services = config.services_dir
+    for folder in (services, config.policy_socket.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    await sockets.open_all(
+        config.policy_socket, services / "policy.EvalSimple", services / "policy.EvalGUI", access
+    )
 
 
 def _group_id(name: str) -> int | None:
@@ -149,12 +166,6 @@ def _group_id(name: str) -> int | None:
         raise ConfigError(
             f"socket_group: no group {name!r} on this machine: make it, or name another"
         ) from None
-
-
-def _raise_descriptor_limit() -> None:
-    """Each qube has a socket of its own, and the soft limit is often 1,024 for the sake of ``select``."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

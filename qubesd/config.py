@@ -33,6 +33,9 @@ class Config:
     policy_runtime: Path = Path("/run/qubes/policy.d")
     policy_dir: Path = Path("/etc/qubes/policy.d")
     policy_legacy: Path = Path("/etc/qubes-rpc/policy")
+    services_dir: Path = Path("/etc/qubes-rpc")
+    """The qrexec services of dom0: ``policy.EvalSimple`` and ``policy.EvalGUI`` of ours, ``policy.Ask`` and
+    ``policy.Notify`` of the user's agent."""
     log_dir: Path = Path("/var/log/qubes")
     hypervisor: str = "xen"
     """``test``, ``qemu`` or ``xen``."""
@@ -46,8 +49,9 @@ class Config:
     on_error: str = "deny"
     """While the policy does not load: ``deny`` every judged call, or go on with the ``last-good`` one."""
     trust_qrexec_consent: bool = False
-    """Whether a stock policy daemon in front of ``qubesd.sock`` has asked already where the policy says
-    ``ask``."""
+    """Whether another policy daemon is in front of ``qubesd.sock``. It has asked already where the policy
+    says ``ask``, and serves ``policy.sock`` and the two ``policy.Eval`` services, which this daemon then
+    leaves alone."""
     audit_size: int = 16
     """MiB after which the audit log is put aside and a new one begun."""
     audit_files: int = 8
@@ -58,6 +62,11 @@ class Config:
     @property
     def store(self) -> Path:
         return self.qubes_dir / "qubes.xml"
+
+    @property
+    def policy_socket(self) -> Path:
+        """What the qrexec daemon asks."""
+        return self.run_dir / "qubes/policy.sock"
 
     @property
     def kernels_dir(self) -> Path:
@@ -81,6 +90,7 @@ def rooted(root: Path) -> Config:
         policy_runtime=root / "run/qubes/policy.d",
         policy_dir=root / "etc/qubes/policy.d",
         policy_legacy=root / "etc/qubes-rpc/policy",
+        services_dir=root / "etc/qubes-rpc",
         log_dir=root / "var/log/qubes",
         hypervisor="test",
         libvirt_uri="test:///default",

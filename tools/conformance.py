@@ -41,7 +41,7 @@ Json = dict[str, Any]
 def answer(case: Json) -> Json:
     """The engine's answer to one case, in the shape of the case's ``expect``."""
     try:
-        policy: Policy | PolicyError = load(_tree(case))
+        policy: Policy | PolicyError = load(tree(case))
     except PolicyError as error:
         policy = error
     if case["type"] == "parse":
@@ -56,7 +56,7 @@ def answer(case: Json) -> Json:
     return {"id": case["id"], "load": {"ok": True}, "results": results}
 
 
-def _tree(case: Json) -> MemorySource:
+def tree(case: Json) -> MemorySource:
     missing = case.get("missing_dirs", [])
     files = {
         path: base64.b64decode(content["b64"]) if isinstance(content, dict) else content.encode()

@@ -1,0 +1,112 @@
+"""``qrexec-policy-daemon``: the policy sockets without a core, for a dom0 whose qubes are kept by a stock
+qubesd."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import grp
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from broker.agent import Agents
+from broker.answering import Answering
+from broker.judge import PolicyInForce
+from broker.limits import raise_descriptor_limit
+from broker.notify import notify
+from broker.policy_sockets import PolicySockets
+from broker.sockets import Access
+from broker.stock_state import StockState
+from policy_engine import CONFIGURED, LEGACY, RUNTIME, DirectorySource, Loader
+
+_log = logging.getLogger("qrexec-policy-daemon")
+
+SERVICES = Path("/etc/qubes-rpc")
+POLICY_SOCKET = Path("/var/run/qubes/policy.sock")
+QUBESD_SOCKET = Path("/var/run/qubesd.internal.sock")
+
+_GROUP = "qubes"
+
+
+def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The stock options, and two of ours that say where others listen."""
+    parser = argparse.ArgumentParser(prog="qrexec-policy-daemon", description="Decides on qrexec calls.")
+    places = (
+        ("--socket-path", POLICY_SOCKET, "the socket that the qrexec daemon asks"),
+        ("--eval-socket-path", SERVICES / "policy.EvalSimple", "the socket of that service"),
+        ("--gui-socket-path", SERVICES / "policy.EvalGUI", "the socket of that service"),
+        ("--agent-path", SERVICES, "the folder with policy.Ask and policy.Notify, the agent's sockets"),
+        ("--qubesd-socket-path", QUBESD_SOCKET, "the internal socket of qubesd"),
+    )
+    parser.add_argument(
+        "--policy-path",
+        action="append",
+        metavar="DIR",
+        help=f"a policy directory; the first that is given comes first (default: {RUNTIME}, {CONFIGURED})",
+    )
+    for option, default, text in places:
+        parser.add_argument(
+            option, type=Path, default=default, metavar="PATH", help=f"{text} (default: %(default)s)"
+        )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Serve until SIGTERM or SIGINT; exits 1 with a message where a socket cannot be opened. SIGHUP reloads
+    the policy. Without a policy that loads it serves and denies."""
+    options = arguments_of(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    os.umask(0o007)
+    raise_descriptor_limit()
+    try:
+        asyncio.run(serve(options))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"qrexec-policy-daemon: {where}{error.strerror or error}")
+    sys.exit(0)
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Open the sockets, serve until a signal, close them. Raises ``OSError`` where one cannot be opened."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loader = Loader(DirectorySource(), options.policy_path or (RUNTIME, CONFIGURED), LEGACY)
+    policies = PolicyInForce(loader.load, keep_last_good=False)
+    policies.reload()
+    loop.add_signal_handler(signal.SIGHUP, policies.reload)
+    state = StockState(options.qubesd_socket_path)
+    sockets = PolicySockets(Answering(policies, state.world, Agents(options.agent_path)))
+    try:
+        await sockets.open_all(
+            options.socket_path,
+            options.eval_socket_path,
+            options.gui_socket_path,
+            Access(0o660, group=_group()),
+        )
+        _log.info("ready: %s", options.socket_path)
+        notify("READY=1")
+        await stop.wait()
+        notify("STOPPING=1")
+    finally:
+        await sockets.close()
+
+
+def _group() -> int | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return grp.getgrnam(_GROUP).gr_gid
+    except KeyError:
+        _log.warning("no group %r on this machine: only root can ask", _GROUP)
+        return None
+
+
+if __name__ == "__main__":
+    main()
