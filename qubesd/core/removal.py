@@ -29,10 +29,12 @@ def remove(core: Core, qube: Qube) -> None:
     Raises:
         QubeInUse: dom0, installed as a package, or something refers to it.
         QubeNotHalted: it runs.
+        NoSuchQube: it has gone since it was looked up.
     """
+    qube = core.current(qube)
     if qube.klass is Klass.ADMIN:
         raise QubeInUse("dom0 cannot be removed")
-    if read(core, qube, "installed_by_rpm").value if "installed_by_rpm" in table(qube.klass) else False:
+    if "installed_by_rpm" in table(qube.klass) and read(core, qube, "installed_by_rpm").value:
         raise QubeInUse(f"qube {qube.name!r} is installed as a package; remove the package instead")
     if qube.klass is not Klass.REMOTE and core.running(qube.name).state != "Halted":
         raise QubeNotHalted(f"qube {qube.name!r} is not halted; shut it down first")

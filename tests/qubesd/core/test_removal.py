@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qubesd.core.removal import remove
 from qubesd.core.tags import add_tag
 from qubesd.errors import NoSuchQube, QubeInUse
 from qubesd.model.state import Assignment
@@ -112,5 +113,17 @@ def test_qube_made_anew_under_an_old_name_is_another_one(tmp_path: Path) -> None
         await house.do("admin.vm.Create.AppVM", "dom0", "debian-13", "name=work label=red")
         with pytest.raises(NoSuchQube):
             add_tag(house.core, judged, "team")
+
+    visit(tmp_path, guest)
+
+
+def test_what_counts_is_the_qube_as_it_is_now(tmp_path: Path) -> None:
+    """A call may wait for the qube's lock, and the record that it was judged with is old by then."""
+
+    async def guest(house: House) -> None:
+        judged = house.qube("work")
+        await house.do(SET, "work", "installed_by_rpm", "True")
+        with pytest.raises(QubeInUse, match="package"):
+            remove(house.core, judged)
 
     visit(tmp_path, guest)
