@@ -8,6 +8,7 @@ A policy that does not load denies every judged call; the reason is in the log a
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -108,21 +109,54 @@ class PolicyInForce:
         self._load = load
         self._keep_last_good = keep_last_good
         self.error: PolicyError | None = None
+        """What keeps the files from being in force as they are now."""
         self.now: Policy | PolicyError = PolicyError("io", "not loaded yet", file="policy.d")
+        self.since = time.time()
+        """When ``now`` came into force, in seconds of the epoch."""
+
+    def read(self) -> Policy | PolicyError:
+        """The policy as its files are now, or what is wrong with them; puts nothing in force.
+
+        It is the very policy in force where nothing that counts has changed.
+        """
+        try:
+            policy = self._load()
+        except PolicyError as error:
+            return error
+        except Exception:
+            # Whatever it was, what may be old must not stay in force because of it.
+            _log.exception("reading the policy broke off")
+            return PolicyError("io", "reading it broke off, see the log", file="policy.d")
+        now = self.now
+        return now if isinstance(now, Policy) and now.digest and now.digest == policy.digest else policy
+
+    def put(self, policy: Policy | PolicyError) -> None:
+        """Decide by this from now on; what is wrong with it is in the log and in ``error``."""
+        if isinstance(policy, PolicyError):
+            self._put_error(policy)
+            return
+        recovered, self.error = self.error is not None, None
+        if policy is self.now and not recovered:
+            return
+        if policy is not self.now:
+            self.now, self.since = policy, time.time()
+        for warning in policy.warnings:
+            _log.warning("%s", warning)
+        _log.info("policy loaded: %d rules in %d files", len(policy.rules), len(policy.files))
+
+    def _put_error(self, error: PolicyError) -> None:
+        known, self.error = self.error, error
+        keep = self._keep_last_good and isinstance(self.now, Policy)
+        if not keep:
+            self.now = error
+        if str(known) == str(error):
+            return
+        if keep:
+            _log.error("%s; going on with the policy before", error)
+        else:
+            self.since = time.time()
+            _log.error("%s; every judged call is denied until the policy loads", error)
 
     def reload(self) -> None:
-        """Read the policy again; what is wrong with it is in the log and in ``error``."""
-        try:
-            self.now = self._load()
-        except PolicyError as error:
-            self.error = error
-            if self._keep_last_good and isinstance(self.now, Policy):
-                _log.error("%s; going on with the policy before", error)
-            else:
-                self.now = error
-                _log.error("%s; every judged call is denied until the policy loads", error)
-            return
-        self.error = None
-        for warning in self.now.warnings:
-            _log.warning("%s", warning)
-        _log.info("policy loaded: %d rules in %d files", len(self.now.rules), len(self.now.files))
+        """Read the policy again, and wait for it."""
+        self.put(self.read())

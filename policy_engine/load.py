@@ -1,5 +1,6 @@
 """Files and includes → a policy, all or nothing (policy language, sections 1 and 2)."""
 
+import hashlib
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from policy_engine.errors import PolicyError, quoted, quoted_path
 from policy_engine.model import ANY, AdminQube, AnyQube, Deny, Inclusion, Rule
 from policy_engine.parse import Compat, Fields, Include, IncludeDirectory, IncludeService
 from policy_engine.policy import Policy
-from policy_engine.read import MAX_FILE, DirectiveLine, Origin, Step, read
+from policy_engine.read import MAX_FILE, DirectiveLine, Origin, Refuse, Step, read, stop
 from policy_engine.source import DirectorySource, PolicySource
 
 RUNTIME = "/run/qubes/policy.d"
@@ -56,7 +57,7 @@ class Loader:
         Raises:
             PolicyError: the first error in order of loading.
         """
-        loading = _Loading(self._source, self._legacy, self._fields, self._known)
+        loading = _Loading(self._source, self._legacy, self._fields, self._known, stop)
         try:
             loading.top_level(self._directories)
         except PolicyError:
@@ -64,7 +65,24 @@ class Loader:
             self._known = {**self._known, **loading.readings}
             raise
         self._known = loading.readings
-        return Policy(loading.rules, loading.files, loading.warnings)
+        return Policy(loading.rules, loading.files, loading.warnings, loading.digest.hexdigest())
+
+    def check(self) -> list[PolicyError]:
+        """All that is wrong with the files as they are now, in order of loading; nothing where they load.
+
+        After an error the rest is read as if what was wrong were not there. An error in a file that is
+        included several times is told once.
+        """
+        found: dict[str, PolicyError] = {}
+
+        def note(error: PolicyError) -> None:
+            found.setdefault(str(error), error)
+
+        try:
+            _Loading(self._source, self._legacy, self._fields, {}, note).top_level(self._directories)
+        except PolicyError as error:  # a bound was reached, and there is no going on
+            note(error)
+        return list(found.values())
 
 
 def load(
@@ -88,8 +106,14 @@ class _Loading:
     """One run of the loader."""
 
     def __init__(
-        self, source: PolicySource, legacy: str, fields: Fields, known: dict[Origin, _Reading]
+        self,
+        source: PolicySource,
+        legacy: str,
+        fields: Fields,
+        known: dict[Origin, _Reading],
+        refuse: Refuse,
     ) -> None:
+        self.digest = hashlib.sha256()
         self.rules: list[Rule] = []
         self.files: dict[str, None] = {}
         self.warnings: list[str] = []
@@ -98,9 +122,11 @@ class _Loading:
         self._legacy = legacy
         self._fields = fields
         self._known = known
+        self._refuse = refuse
         self._open: set[tuple[str, bool]] = set()
         # Each file is read once, so that a policy is made of one version of it however often it is included.
         self._contents: dict[str, bytes] = {}
+        self._digests: dict[str, bytes] = {}
         self._resolved: dict[str, str] = {}
         self._readings = self._text = 0
 
@@ -115,25 +141,33 @@ class _Loading:
             self._file(Origin(path), found[name], self._resolve(path))
 
     def _policy_names(self, directory: str) -> list[str]:
-        """The names of a directory's policy files, sorted. Raises ``PolicyError``: io, file-name."""
-        names = sorted(name for name in self._list(directory) if name.endswith(".policy") and name[0] != ".")
-        for name in names:
-            if not _POLICY_NAME.fullmatch(name):
+        """The names of a directory's policy files, sorted. Refuses: io, file-name."""
+        names = []
+        for name in sorted(self._list(directory)):
+            if not name.endswith(".policy") or name[0] == ".":
+                continue
+            if _POLICY_NAME.fullmatch(name):
+                names.append(name)
+            else:
                 message = "expected a file name of a-z, 0-9, '_', '.' and '-'"
-                raise PolicyError("file-name", message, file=posixpath.join(directory, name))
+                self._refuse(PolicyError("file-name", message, file=posixpath.join(directory, name)))
         return names
 
     def _list(self, directory: str) -> list[str]:
         try:
             return self._source.names(directory)
         except OSError as error:
-            raise _io(directory, error) from None
+            self._refuse(_io(directory, error))
+            return []
 
     def _file(self, origin: Origin, base: str, path: str) -> None:
         """Read a file; ``path`` is the same file with all links resolved."""
         opened = (path, origin.legacy is None)
         if opened in self._open:
-            raise origin.error("include-loop", f"this file includes itself, by way of {_trail(origin)}")
+            self._refuse(
+                origin.error("include-loop", f"this file includes itself, by way of {_trail(origin)}")
+            )
+            return
         self._readings += 1
         if self._readings > MAX_READINGS:
             raise origin.error("io", f"a policy includes at most {MAX_READINGS} files")
@@ -149,14 +183,21 @@ class _Loading:
         self._open.remove(opened)
 
     def _steps(self, origin: Origin) -> Iterable[Step]:
-        content = self._content(origin)
+        try:
+            content = self._content(origin)
+        except OSError as error:
+            self._refuse(_io(origin.file, error))
+            return
+        self.digest.update(
+            origin.file.encode("utf-8", "surrogateescape") + b"\0" + self._digests[origin.file]
+        )
         known = self._known.get(origin)
         if known is not None and known.content == content:
             self.readings[origin] = known
             yield from known.steps
             return
         steps = []
-        for step in read(content, origin, self._fields):
+        for step in read(content, origin, self._fields, self._refuse):
             steps.append(step)
             yield step
         self.readings[origin] = _Reading(content, steps)
@@ -164,11 +205,8 @@ class _Loading:
     def _content(self, origin: Origin) -> bytes:
         content = self._contents.get(origin.file)
         if content is None:
-            try:
-                content = self._source.read(origin.file, MAX_FILE + 1)
-            except OSError as error:
-                raise _io(origin.file, error) from None
-            self._contents[origin.file] = content
+            content = self._contents[origin.file] = self._source.read(origin.file, MAX_FILE + 1)
+            self._digests[origin.file] = hashlib.sha256(content).digest()
         if len(content) > MAX_FILE:
             raise origin.error("io", f"a policy file has at most {MAX_FILE} bytes")
         self._text += len(content)
@@ -199,7 +237,8 @@ class _Loading:
                 directory = self._resolve(posixpath.join(base, path))
                 if not self._source.is_directory(directory):
                     message = f"expected a directory, found {quoted(path)}"
-                    raise origin.error("not-a-directory", message, step.line, step.column)
+                    self._refuse(origin.error("not-a-directory", message, step.line, step.column))
+                    return
                 for name in self._policy_names(directory):
                     file = posixpath.join(directory, name)
                     self._file(Origin(file, within), base, self._resolve(file))
@@ -222,7 +261,8 @@ class _Loading:
         file = self._resolve(posixpath.join(base, path))
         if not self._source.is_file(file):
             message = f"expected a file, found {quoted(path)}"
-            raise origin.error("not-a-file", message, step.line, step.column)
+            self._refuse(origin.error("not-a-file", message, step.line, step.column))
+            return
         self._file(Origin(file, within, legacy), base, file)
 
     def _legacy_directory(self, within: Inclusion) -> None:

@@ -120,13 +120,20 @@ class Policy:
         rules: in order of evaluation.
         files: the paths that were read, in order of their first reading.
         warnings: what the log should tell of the loading, location first.
+        digest: SHA-256 in hexadecimal digits of all that was read, in order; policies with the same digest
+            have the same rules. Empty for a policy that was not read from files.
     """
 
-    __slots__ = ("_indexed", "_learned", "_services", "_unnamed", "files", "rules", "warnings")
+    __slots__ = ("_indexed", "_learned", "_services", "_unnamed", "digest", "files", "rules", "warnings")
 
     def __init__(
-        self, rules: Iterable[Rule], files: Iterable[str] = (), warnings: Iterable[str] = ()
+        self,
+        rules: Iterable[Rule],
+        files: Iterable[str] = (),
+        warnings: Iterable[str] = (),
+        digest: str = "",
     ) -> None:
+        self.digest = digest
         self.rules = tuple(rules)
         self.files = tuple(files)
         self.warnings = tuple(warnings)

@@ -5,7 +5,7 @@ a lone CR and nowhere else; words are parted where ``str.split`` does it. ``pars
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from policy_engine.errors import Kind, PolicyError
@@ -57,13 +57,22 @@ class DirectiveLine:
 Step = list[Rule] | DirectiveLine
 
 
-def read(content: bytes, origin: Origin, fields: Fields) -> Iterator[Step]:
+Refuse = Callable[[PolicyError], None]
+"""Told of an error. Raises it, or takes note and has the rest read without what was wrong."""
+
+
+def stop(error: PolicyError) -> None:
+    """The ``Refuse`` that ends the reading at the first error."""
+    raise error
+
+
+def read(content: bytes, origin: Origin, fields: Fields, refuse: Refuse = stop) -> Iterator[Step]:
     """The steps of a file in order: runs of rules, and the directives between them.
 
     Steps before a flawed line come before its error, since a directive among them may fail first.
 
-    Raises:
-        PolicyError: encoding, or one of the kinds of a line.
+    Args:
+        refuse: is told of what is wrong: encoding, or one of the kinds of a line.
     """
     services, arguments, outcomes = fields.services, fields.arguments, fields.outcomes
     sources, targets = fields.sources, fields.targets
@@ -71,15 +80,19 @@ def read(content: bytes, origin: Origin, fields: Fields) -> Iterator[Step]:
     service, argument = origin.legacy or ("", "")
     first = 2 if origin.legacy is None else 0
     rules: list[Rule] = []
-    for number, line, words, is_directive in _statements(content, origin):
+    for number, line, words, is_directive in _statements(content, origin, refuse):
         if is_directive:
             if rules:
                 yield rules
                 rules = []
-            yield _directive(words, line, number, origin)
+            try:
+                yield _directive(words, line, number, origin)
+            except FieldError as error:
+                refuse(_located(error, 0, words, line, number, origin))
             continue
         if len(words) < first + 3:
-            raise _too_few(words, first, line, number, origin)
+            refuse(_too_few(words, first, line, number, origin))
+            continue
         at = 0
         try:
             if first:
@@ -97,13 +110,14 @@ def read(content: bytes, origin: Origin, fields: Fields) -> Iterator[Step]:
             if target.__class__ is NoTarget:
                 require_redirect(action)
         except FieldError as error:
-            raise _located(error, at, words, line, number, origin) from None
+            refuse(_located(error, at, words, line, number, origin))
+            continue
         rules.append(Rule(service, argument, source, target, action, file, number, included_from))
     if rules:
         yield rules
 
 
-def _statements(content: bytes, origin: Origin) -> Iterator[tuple[int, str, list[str], bool]]:
+def _statements(content: bytes, origin: Origin, refuse: Refuse) -> Iterator[tuple[int, str, list[str], bool]]:
     """The lines that are no comments: number, text, words, and whether it is a directive.
 
     A line in the old syntax is given as it reads after the replacements, which move nothing.
@@ -112,7 +126,8 @@ def _statements(content: bytes, origin: Origin) -> Iterator[tuple[int, str, list
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         found = f"byte {content[error.start]:#04x} at offset {error.start}"
-        raise origin.error("encoding", f"expected UTF-8, found {found}") from None
+        refuse(origin.error("encoding", f"expected UTF-8, found {found}"))
+        return
     lines = enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1)
     if origin.legacy is None:
         for number, line in lines:
@@ -130,10 +145,8 @@ def _statements(content: bytes, origin: Origin) -> Iterator[tuple[int, str, list
 
 
 def _directive(words: list[str], line: str, number: int, origin: Origin) -> DirectiveLine:
-    try:
-        directive = read_directive(" ".join(words), legacy=origin.legacy is not None)
-    except FieldError as error:
-        raise _located(error, 0, words, line, number, origin) from None
+    """Raises ``FieldError``, its offset counted in the words joined by blanks."""
+    directive = read_directive(" ".join(words), legacy=origin.legacy is not None)
     return DirectiveLine(directive, number, _starts(line)[-1])
 
 

@@ -1,0 +1,212 @@
+"""Watching everything that a policy is made of, wherever it lies.
+
+A place is watched before it is looked at. So what changes later is told, and what changed before is seen:
+nothing falls between. Of a directory only the entries that were asked for count, unless all of it was listed,
+and of a file its content; so links are followed step by step, and what is missing is waited for in the
+directory where it would appear.
+
+Not seen: a file system that is mounted over a directory, a change made on another machine to a shared file
+system, and writes through memory maps. SIGHUP is for these.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+import struct
+import warnings
+from collections.abc import Iterator
+
+from policy_engine import DirectorySource
+
+with warnings.catch_warnings():
+    # It imports asyncore, which Python has deprecated, for a notifier that is not used here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import pyinotify
+
+_ENTRIES = (
+    pyinotify.IN_CREATE
+    | pyinotify.IN_DELETE
+    | pyinotify.IN_MOVED_FROM
+    | pyinotify.IN_MOVED_TO
+    | pyinotify.IN_ATTRIB
+    | pyinotify.IN_DELETE_SELF
+    | pyinotify.IN_MOVE_SELF
+    | pyinotify.IN_ONLYDIR
+)
+_CONTENT = pyinotify.IN_MODIFY | pyinotify.IN_CLOSE_WRITE | pyinotify.IN_ATTRIB
+_DO_NOT_FOLLOW = pyinotify.IN_DONT_FOLLOW
+
+_EVENT = struct.Struct("iIII")
+_CHUNK = 64 * 1024
+_MAX_LINKS = 40
+
+
+class Watches:
+    """The watches of one policy that is read again and again.
+
+    One thread at a time looks at places; the thread of the loop asks ``changed``.
+    """
+
+    def __init__(self) -> None:
+        self._manager = pyinotify.WatchManager()
+        self.descriptor: int = self._manager.get_fd()
+        """Readable when ``changed`` has something to say."""
+        os.set_inheritable(self.descriptor, False)
+        os.set_blocking(self.descriptor, False)
+        self.blind: list[str] = []
+        """Places that the kernel does not let us watch: ``/proc/sys/fs/inotify`` has its limits."""
+        self._wanted: dict[int, set[str] | None] = {}
+        self._looked: dict[int, set[str] | None] = {}
+        self._numbers: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Everything is about to be looked at anew."""
+        self._looked = {}
+        self._numbers = {}
+        self.blind = []
+
+    def end(self) -> None:
+        """Everything was looked at; forget what was not among it."""
+        before, self._wanted = self._wanted, self._looked
+        for number in before.keys() - self._looked.keys():
+            try:
+                self._manager.rm_watch(number, quiet=False)
+            except pyinotify.WatchManagerError:
+                continue  # what it was on is gone, and with it the watch
+
+    def entry(self, directory: str, name: str) -> None:
+        """Watch for what has this name in a directory; neither need be there."""
+        number = self._watch(directory, _ENTRIES)
+        names = None if number is None else self._looked.setdefault(number, set())
+        if names is not None:
+            names.add(name)
+
+    def listing(self, directory: str) -> None:
+        """Watch for every name in a directory."""
+        number = self._watch(directory, _ENTRIES)
+        if number is not None:
+            self._looked[number] = None
+
+    def content(self, file: str) -> None:
+        """Watch what a file holds."""
+        number = self._watch(file, _CONTENT)
+        if number is not None:
+            self._looked[number] = None
+
+    def changed(self) -> bool:
+        """Whether anything happened since it was last asked that may matter. Does not wait."""
+        found = False
+        for number, mask, name in self._events():
+            if mask & pyinotify.IN_IGNORED and self._manager.get_watch(number) is not None:
+                self._manager.del_watch(number)
+            if mask & pyinotify.IN_Q_OVERFLOW or self._matters(number, name):
+                found = True
+        return found
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _matters(self, number: int, name: str) -> bool:
+        for watched in (self._wanted, self._looked):
+            if number in watched:
+                names = watched[number]
+                # Without a name it is about the place itself, which may be gone or another.
+                if names is None or not name or name in names:
+                    return True
+        return False
+
+    def _events(self) -> Iterator[tuple[int, int, str]]:
+        """Number of the watch, mask and name of every event that waits.
+
+        pyinotify's own reader gives up a whole batch at a file name that is not UTF-8, which anybody can make
+        in a directory like ``/tmp``.
+        """
+        while True:
+            try:
+                data = os.read(self.descriptor, _CHUNK)
+            except BlockingIOError:
+                return
+            at = 0
+            while at < len(data):
+                number, mask, _, length = _EVENT.unpack_from(data, at)
+                at += _EVENT.size + length
+                yield number, mask, os.fsdecode(data[at - length : at].rstrip(b"\0"))
+
+    def _watch(self, path: str, mask: int) -> int | None:
+        number = self._numbers.get(path)
+        if number is None:
+            try:
+                added = self._manager.add_watch(path, mask | _DO_NOT_FOLLOW, quiet=False)
+            except (pyinotify.WatchManagerError, UnicodeEncodeError):
+                # Whoever removed it while we came is told of by the directory above.
+                if os.path.lexists(path):
+                    self.blind.append(path)
+                return None
+            number = next(iter(added.values()))
+            assert isinstance(number, int)
+            self._numbers[path] = number
+        return number
+
+
+class WatchedSource:
+    """The real file system, each place watched before it is looked at."""
+
+    def __init__(self, watches: Watches) -> None:
+        self._files = DirectorySource()
+        self._watches = watches
+
+    def names(self, directory: str) -> list[str]:
+        place = self._walk(directory)
+        if place is not None:
+            self._watches.listing(place)
+            for name in os.listdir(place):
+                if os.path.islink(posixpath.join(place, name)):
+                    self._walk(posixpath.join(place, name))
+        return self._files.names(directory)
+
+    def read(self, path: str, limit: int) -> bytes:
+        place = self._walk(path)
+        if place is not None:
+            self._watches.content(place)
+        return self._files.read(path, limit)
+
+    def resolve(self, path: str) -> str:
+        self._walk(path)
+        return self._files.resolve(path)
+
+    def is_file(self, path: str) -> bool:
+        self._walk(path)
+        return self._files.is_file(path)
+
+    def is_directory(self, path: str) -> bool:
+        self._walk(path)
+        return self._files.is_directory(path)
+
+    def _walk(self, path: str) -> str | None:
+        """Watch each step to a place, links followed; the place, or ``None`` where it is not there."""
+        done, followed = "/", 0
+        ahead = posixpath.join(os.getcwd(), path).split("/")[::-1]
+        while ahead:
+            part = ahead.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                done = posixpath.dirname(done)
+                continue
+            self._watches.entry(done, part)
+            step = posixpath.join(done, part)
+            try:
+                if not stat.S_ISLNK(os.lstat(step).st_mode):
+                    done = step
+                    continue
+                target = os.readlink(step)
+            except (OSError, ValueError):  # ValueError: a NUL in it, or what no file name can have here
+                return None
+            followed += 1
+            if followed > _MAX_LINKS:
+                return None
+            done = "/" if target.startswith("/") else done
+            ahead.extend(target.split("/")[::-1])
+        return done
