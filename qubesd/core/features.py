@@ -17,7 +17,7 @@ from qubesd.events import (
     PropertySet,
 )
 from qubesd.model import features
-from qubesd.model.properties import read, table
+from qubesd.model.properties import check_reset, find, read, table
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:
@@ -74,7 +74,11 @@ def drop_feature(draft: Draft, owner: str, name: str) -> None:
 
 
 def _set_balanced(draft: Draft, qube: Qube, value: str) -> None:
-    """``service.meminfo-writer`` is no feature but an older way to speak of ``maxmem``."""
+    """``service.meminfo-writer`` is no feature but an older way to speak of ``maxmem``, by its rules."""
+    if value:
+        check_reset(draft, qube, "maxmem")
+    else:
+        find(qube, "maxmem").check(draft, qube, 0)
     old = told(read(draft, qube, "maxmem"))
     draft.put(features.apply(qube, features.BALANCED, value))
     if value:

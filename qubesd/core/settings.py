@@ -71,16 +71,15 @@ def resetting(core: Core, owner: Qube | None, name: str) -> Draft:
     moved = name == "netvm" and before.value != after.value
     if moved:
         draft.tell(PropertyPreSet(subject, name, old, as_told(after.value)))
+    draft.tell(PropertyPreDel(subject, name, old))
     if owner is None:
         draft.system = draft.system.without_property(name)
         consequences.of_global_reset(draft, name, before.value, after.value)
     else:
         draft.put(owner.without_property(name))
-    draft.tell(PropertyPreDel(subject, name, old))
-    if moved and owner is not None:
-        consequences.of_new_netvm(draft, owner.name, after.value)
-        draft.tell(PropertySet(owner.name, name, old, as_told(after.value)))
-    if owner is not None:
+        if moved:
+            consequences.of_new_netvm(draft, owner.name, after.value)
+            draft.tell(PropertySet(owner.name, name, old, as_told(after.value)))
         consequences.of_reset(draft, owner.name, name, before.value, after.value)
     draft.tell(PropertyReset(subject, name, old))
     draft.tell(PropertyDel(subject, name, old))

@@ -98,6 +98,15 @@ SEQUENCES = [
         " property-del:default_netvm",
         id="default-netvm-reset-without-a-change",
     ),
+    pytest.param(
+        (RESET_GLOBAL, "dom0", "default_dispvm"),
+        "property-pre-reset:default_dispvm, property-pre-del:default_dispvm,"
+        " dom0 property-reset:default_dispvm, debian-13 property-reset:default_dispvm,"
+        " sys-net property-reset:default_dispvm,"
+        " web-dvm property-reset:default_dispvm, work property-reset:default_dispvm,"
+        " property-reset:default_dispvm, property-del:default_dispvm",
+        id="default-dispvm-reset",
+    ),
     pytest.param(("admin.vm.tag.Set", "work", "team"), "work domain-tag-add:team", id="tag"),
     pytest.param(("admin.vm.tag.Set", "work", "created-by-dom0"), "", id="tag-that-is-there"),
     pytest.param(("admin.vm.tag.Remove", "work", "team"), "", id="tag-that-is-not-there"),
