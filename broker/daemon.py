@@ -20,15 +20,15 @@ from broker.channels import Channels
 from broker.dispatch import Dispatcher
 from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
-from broker.judge import PolicyInForce
 from broker.limits import raise_descriptor_limit
 from broker.notify import notify
+from broker.policy_methods import status_method
 from broker.policy_sockets import PolicySockets
+from broker.reload import Reloader, policy_in_force
 from broker.root import furnish
 from broker.serve import House
 from broker.sockets import Access, answers
 from broker.streams import Streams
-from policy_engine import DirectorySource, Loader
 from qubesd.api.table import INTERNAL, METHODS
 from qubesd.config import Config, ConfigError, load, uid_of
 from qubesd.core.core import Core
@@ -89,22 +89,29 @@ async def serve(config: Config, create: bool) -> None:
             17, "another daemon answers on this socket", str(config.run_dir / "qubesd.sock")
         )
     group = _group_id(config.socket_group)
-    async with open_core(config, create) as core:
+    directories = (str(config.policy_runtime), str(config.policy_dir))
+    keep_last_good = config.on_error == "last-good"
+    async with (
+        open_core(config, create) as core,
+        policy_in_force(directories, str(config.policy_legacy), keep_last_good) as reloader,
+    ):
         audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files)
         try:
-            await _serve_core(core, config, group, audit, stop)
+            await _serve_core(core, config, group, audit, reloader, stop)
         finally:
             audit.close()
 
 
 async def _serve_core(
-    core: Core, config: Config, group: int | None, audit: AuditLog, stop: asyncio.Event
+    core: Core,
+    config: Config,
+    group: int | None,
+    audit: AuditLog,
+    reloader: Reloader,
+    stop: asyncio.Event,
 ) -> None:
     strict = config.visibility == "strict"
-    directories = (str(config.policy_runtime), str(config.policy_dir))
-    loader = Loader(DirectorySource(), directories, str(config.policy_legacy))
-    policies = PolicyInForce(loader.load, config.on_error == "last-good")
-    policies.reload()
+    policies = reloader.policies
     facts = Facts(core)
     streams = Streams(core, policies, facts, strict)
     dispatcher = Dispatcher(
@@ -117,11 +124,9 @@ async def _serve_core(
         core, house, METHODS, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))
     )
 
-    def reload() -> None:
-        policies.reload()
-        streams.policy_changed()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    reloader.swapped = streams.policy_changed
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload)
+    status = status_method("qubesd", reloader)
     config.user_socket.parent.mkdir(parents=True, exist_ok=True)
     dom0_only = Access(0o660, group=group)
     try:
@@ -130,7 +135,9 @@ async def _serve_core(
             config.user_socket, UserDoor(dict(config.users), own_uid, group), METHODS, Access(0o666)
         )
         trusted = Dom0Door(own_uid, group, trusted=True)
-        await house.open(config.run_dir / "qubesd.internal.sock", trusted, INTERNAL, dom0_only)
+        await house.open(
+            config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only
+        )
         await house.open(config.run_dir / "qubesd.misc.sock", trusted, {}, dom0_only)
         if not config.trust_qrexec_consent:
             await _open_policy_sockets(policy_sockets, config, dom0_only)

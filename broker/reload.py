@@ -75,6 +75,11 @@ class Reloader:
         self._outdated = asyncio.Event()
         self._was_blind = False
 
+    @property
+    def unwatched(self) -> tuple[str, ...]:
+        """Places of the policy that cannot be watched, and are looked at every second instead."""
+        return tuple(self._watches.blind)
+
     def reload(self) -> None:
         """Read the policy again whether or not a change was seen."""
         self._outdated.set()

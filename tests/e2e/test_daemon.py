@@ -179,8 +179,11 @@ def test_a_reload_takes_the_policy_as_it_is(tmp_path: Path, config: str, want: b
 
 def reload(daemon: Daemon, policy: str) -> None:
     """Change the policy and wait until the daemon says that it read it."""
-    (daemon.root / "etc/qubes/policy.d/10-test.policy").write_text(policy)
     before = said(daemon.root)
+    place = daemon.root / "etc/qubes/policy.d/10-test.policy"
+    place.with_suffix(".next").write_text(policy)
+    # At once: the daemon might take the file in the moment in which it is emptied for being written.
+    place.with_suffix(".next").rename(place)
     daemon.process.send_signal(signal.SIGHUP)
     deadline = time.monotonic() + PATIENCE
     while said(daemon.root) == before:
