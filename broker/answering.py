@@ -59,8 +59,10 @@ class Answering:
         world = self._state()
         return self._decide(question, world) if isinstance(world, World) else self._fetch(question, world)
 
-    async def close(self) -> None:
-        """Give up the notifications that are still on their way."""
+    async def close(self, grace: float = 0.0) -> None:
+        """Give up the notifications that are still on their way after ``grace`` seconds."""
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=grace)
         for task in self._telling:
             task.cancel()
         await asyncio.gather(*self._telling, return_exceptions=True)

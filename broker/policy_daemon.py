@@ -19,16 +19,13 @@ from broker.answering import Answering
 from broker.judge import PolicyInForce
 from broker.limits import raise_descriptor_limit
 from broker.notify import notify
+from broker.places import POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES
 from broker.policy_sockets import PolicySockets
 from broker.sockets import Access
 from broker.stock_state import StockState
 from policy_engine import CONFIGURED, LEGACY, RUNTIME, DirectorySource, Loader
 
 _log = logging.getLogger("qrexec-policy-daemon")
-
-SERVICES = Path("/etc/qubes-rpc")
-POLICY_SOCKET = Path("/var/run/qubes/policy.sock")
-QUBESD_SOCKET = Path("/var/run/qubesd.internal.sock")
 
 _GROUP = "qubes"
 
@@ -38,10 +35,10 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="qrexec-policy-daemon", description="Decides on qrexec calls.")
     places = (
         ("--socket-path", POLICY_SOCKET, "the socket that the qrexec daemon asks"),
-        ("--eval-socket-path", SERVICES / "policy.EvalSimple", "the socket of that service"),
-        ("--gui-socket-path", SERVICES / "policy.EvalGUI", "the socket of that service"),
+        ("--eval-socket-path", f"{SERVICES}/policy.EvalSimple", "the socket of that service"),
+        ("--gui-socket-path", f"{SERVICES}/policy.EvalGUI", "the socket of that service"),
         ("--agent-path", SERVICES, "the folder with policy.Ask and policy.Notify, the agent's sockets"),
-        ("--qubesd-socket-path", QUBESD_SOCKET, "the internal socket of qubesd"),
+        ("--qubesd-socket-path", QUBESD_INTERNAL_SOCKET, "the internal socket of qubesd"),
     )
     parser.add_argument(
         "--policy-path",
@@ -51,7 +48,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     for option, default, text in places:
         parser.add_argument(
-            option, type=Path, default=default, metavar="PATH", help=f"{text} (default: %(default)s)"
+            option, type=Path, default=Path(default), metavar="PATH", help=f"{text} (default: %(default)s)"
         )
     return parser.parse_args(arguments)
 
