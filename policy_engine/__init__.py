@@ -7,6 +7,7 @@
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.errors import PolicyError, WorldError
+from policy_engine.explain import Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
 from policy_engine.model import Action, Allow, Ask, Deny, Inclusion, Rule, Selector
@@ -29,9 +30,11 @@ __all__ = [
     "Denied",
     "Deny",
     "DirectorySource",
+    "Explanation",
     "Inclusion",
     "Loader",
     "MemorySource",
+    "NearMiss",
     "Policy",
     "PolicyError",
     "PolicySource",
@@ -42,7 +45,9 @@ __all__ = [
     "World",
     "WorldError",
     "decide",
+    "explain",
     "format_rule",
+    "inclusions",
     "load",
     "respond",
     "settle",

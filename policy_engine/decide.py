@@ -32,10 +32,10 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
             return refusal
         source = requested_source
     caller = residents.get(source)
-    target_keys = _target_keys(target, source, world) if resident is None else resident.keys
+    keys = target_keys(target, source, world) if resident is None else resident.keys
 
     plan = policy.plan(service, argument, source_keys(source) if caller is None else caller.keys)
-    matching = plan.keys & target_keys
+    matching = plan.keys & keys
     if not matching:
         return _NO_RULE
     rule = plan.rules[min(map(plan.first.__getitem__, matching))]
@@ -83,8 +83,8 @@ def source_keys(source: str) -> frozenset[str]:
     return _NO_QUBE_KEYS if source[:1] == "@" else _NO_QUBE_KEYS | {source}
 
 
-def _target_keys(target: str, source: str, world: World) -> frozenset[str]:
-    """The keys of a prepared target that is no qube of the world."""
+def target_keys(target: str, source: str, world: World) -> frozenset[str]:
+    """The keys of a prepared target that is no qube of the world. ``source`` is in whose name the call is."""
     if target in DOM0_TEXTS:
         return _DOM0_KEYS
     if target == "@default":
