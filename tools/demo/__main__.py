@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from broker import client
+from broker.colour import Colours
 from qubesd.config import ConfigError, load
 from tools.demo import system
 from tools.demo.callers import NoSuchCaller
-from tools.demo.colour import Colours
 from tools.demo.daemon import ROOT, DaemonError, lay_out_policy, serving
 from tools.demo.tour import Tour
 

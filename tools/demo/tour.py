@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker import client
+from broker.colour import Colours
 from qubesd.config import Config
 from tools.demo.callers import QUBES, Ending, Outcome, attempt, rows, socket_of
-from tools.demo.colour import Colours
 
 CALLERS = ("alice", "bob", "dom0")
 NEW_QUBE = "alice-notes"
