@@ -19,6 +19,7 @@ from tools.installation.tree import HERE, SWITCH, lay
 ROOT = HERE.parents[1]
 POLICY = "qubes-admin-policy"
 WHOLE = "qubes-admin-core"
+STOCK_NAMES = ("qrexec-policy-daemon", "qrexec-policy-exec")
 
 _CONTROL = """\
 Package: {name}
@@ -105,7 +106,7 @@ def build(wheel: Path, output: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as folder:
         policy, whole = Path(folder) / POLICY, Path(folder) / WHOLE
         _policy_files(wheel, policy)
-        _whole_files(whole)
+        _whole_files(whole, below(policy, PROGRAM) / "bin")
         return [
             _pack(POLICY_PACKAGE, version, policy, output),
             _pack(WHOLE_PACKAGE, version, whole, output),
@@ -120,9 +121,11 @@ def _policy_files(wheel: Path, root: Path) -> None:
     _copy(ROOT / "LICENSE", below(root, Path(f"/usr/share/doc/{POLICY}/copyright")))
 
 
-def _whole_files(root: Path) -> None:
-    for script in ("qubesd", "qubes-policy"):
-        _link(root, Path("/usr/bin") / script, PROGRAM / "bin" / script)
+def _whole_files(root: Path, programs: Path) -> None:
+    """Programs that people type get a place on their path; those of stock names are left to the switch."""
+    for program in sorted(programs.iterdir()):
+        if program.name not in STOCK_NAMES and program.name != SWITCH.leads.name:
+            _link(root, Path("/usr/bin") / program.name, PROGRAM / "bin" / program.name)
     _copy(HERE / "systemd/qubesd.service", below(root, Path("/usr/lib/systemd/system/qubesd.service")))
     for pattern in ("*.policy", "include/*"):
         for file in sorted((ROOT / "policy.d").glob(pattern)):

@@ -64,6 +64,7 @@ class Link:
             put_link(below(root, self.place), self.leads)
 
     def take(self, root: Path) -> None:
+        hidden(below(root, self.place)).unlink(missing_ok=True)
         if self.ours(root):
             below(root, self.place).unlink()
             sync_folder(below(root, self.place).parent)
@@ -165,7 +166,8 @@ def keep_stock_fallback(root: Path) -> None:
 
 def restore_stock_fallback(root: Path) -> None:
     """Put the stock program back in one step; where it is in its place already, the one kept is spare."""
-    hidden(kept(root)).unlink(missing_ok=True)
+    for path in (kept(root), below(root, FALLBACK)):
+        hidden(path).unlink(missing_ok=True)
     if OUR_FALLBACK.ours(root):
         if os.path.lexists(kept(root)):
             kept(root).replace(below(root, FALLBACK))

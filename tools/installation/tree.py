@@ -172,7 +172,9 @@ def _hash(path: Path) -> bytes:
 def _clear(program: Path, keep: str | None) -> None:
     """Take away the other versions, and what an installation that was cut short left."""
     for path in [hidden(program), *program.parent.glob(f"{program.name}.*")]:
-        if path.name != keep and not path.is_symlink() and path.is_dir():
+        if path.is_symlink():
+            path.unlink()
+        elif path.name != keep and path.is_dir():
             shutil.rmtree(path)
 
 

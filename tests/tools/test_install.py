@@ -1,0 +1,400 @@
+"""Units, wheel, Debian packages and the scripts, made and used in scratch roots.
+
+The commands are those that people type; only ``systemctl`` is never called, for there is no machine of their
+own to try it on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.tools.test_switch import cut_short, fallback_of, snapshot, stock_root
+from tools.installation import debian, wheel
+from tools.installation.switch import STOCK_UNIT, TRIAL_UNIT, SwitchError, mode, switch
+from tools.installation.tree import install, remove
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "tools/installation/systemd"
+PROGRAMS = ("usr/lib/qubes-admin-core/bin/qrexec-policy-daemon", "usr/bin/qubesd", "bin/kill")
+THRESHOLD = 50
+"""Of systemd's exposure level, in tenths."""
+
+LIMIT = 60.0
+"""Seconds that a command may take."""
+
+
+def needs(*programs: str) -> None:
+    """Skip, by name, where the machine lacks one."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def run(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def unit_root(root: Path, unit: str, text: str) -> Path:
+    """A root with this unit, the programs that it names, and what it is ordered by."""
+    for program in PROGRAMS:
+        (root / program).parent.mkdir(parents=True, exist_ok=True)
+        (root / program).touch(mode=0o755)
+    units = root / "usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    (units / unit).write_text(text)
+    for target in ("basic", "local-fs", "multi-user", "shutdown", "sysinit"):
+        (units / f"{target}.target").write_text(f"[Unit]\nDescription={target}\n")
+    return root
+
+
+def analyze(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return run("systemd-analyze", f"--root={root}", "--no-pager", *words, check=False)
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.iterdir()))
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path, unit: str) -> None:
+    needs("systemd-analyze")
+    root = unit_root(tmp_path, unit, (UNITS / unit).read_text())
+    done = analyze(root, "verify", unit)
+    # Unknown keys are told on standard error only; the status is 0 all the same.
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_would_find_an_unknown_key(tmp_path: Path) -> None:
+    needs("systemd-analyze")
+    text = (UNITS / "qubesd.service").read_text().replace("[Service]\n", "[Service]\nProtectSytem=strict\n")
+    done = analyze(unit_root(tmp_path, "qubesd.service", text), "verify", "qubesd.service")
+    assert "ProtectSytem" in done.stderr
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.iterdir()))
+def test_the_unit_is_hardened(tmp_path: Path, unit: str) -> None:
+    needs("systemd-analyze")
+    root = unit_root(tmp_path, unit, (UNITS / unit).read_text())
+    done = analyze(root, "security", "--offline=true", f"--threshold={THRESHOLD}", unit)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_systemd_would_find_a_unit_that_is_not_hardened(tmp_path: Path) -> None:
+    needs("systemd-analyze")
+    root = unit_root(tmp_path, "qubesd.service", "[Service]\nExecStart=/usr/bin/qubesd\n")
+    done = analyze(root, "security", "--offline=true", f"--threshold={THRESHOLD}", "qubesd.service")
+    assert done.returncode != 0
+
+
+def test_the_daemon_on_trial_has_the_same_hardening() -> None:
+    def hardening(unit: str) -> str:
+        text = (UNITS / unit).read_text()
+        found = re.search(r"^# It decides, .*(?=^\[Install\])", text, re.MULTILINE | re.DOTALL)
+        assert found is not None
+        return found[0]
+
+    assert hardening(STOCK_UNIT) == hardening(TRIAL_UNIT)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return wheel.build(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def packages(built: Path) -> dict[str, Path]:
+    """The Debian packages by name."""
+    needs("dpkg-deb")
+    return {path.name.split("_")[0]: path for path in debian.build(built, built.parent)}
+
+
+def test_the_wheel_has_every_source_and_the_default_policy(built: Path) -> None:
+    want = {
+        str(path.relative_to(ROOT))
+        for package in ("broker", "policy_engine", "qubesd")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in {".py", ".lark"}
+    }
+    with zipfile.ZipFile(built) as archive:
+        names = archive.namelist()
+    assert {name for name in names if ".data/" not in name and ".dist-info/" not in name} == want
+    shipped = {name.partition("/policy.d/")[2] for name in names if "/policy.d/" in name}
+    policy = ROOT / "policy.d"
+    files = [*policy.glob("*.policy"), *(policy / "include").iterdir()]
+    assert shipped == {str(path.relative_to(policy)) for path in files}
+
+
+def test_the_same_sources_make_the_same_bytes(built: Path, packages: dict[str, Path], tmp_path: Path) -> None:
+    again = wheel.build(tmp_path)
+    assert again.read_bytes() == built.read_bytes()
+    for path in debian.build(again, tmp_path):
+        assert path.read_bytes() == packages[path.name.split("_")[0]].read_bytes()
+
+
+SMALL = {
+    "broker/__init__.py": "",
+    "broker/policy_daemon.py": "def main(): print('decides')\n",
+    "small-1.dist-info/entry_points.txt": "[console_scripts]\n"
+    "qrexec-policy-daemon = broker.policy_daemon:main\n"
+    "qrexec-policy-exec = broker.policy_daemon:main\n",
+}
+
+
+def small_wheel(folder: Path, **files: str) -> Path:
+    """A wheel of the same form, quick to install."""
+    path = folder / "small-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in {**SMALL, **files}.items():
+            archive.writestr(name, text)
+    return path
+
+
+@pytest.mark.parametrize("wanted", ["beside", "instead"])
+def test_install_and_remove_leave_the_stock_system_as_it_was(tmp_path: Path, wanted: str) -> None:
+    root = stock_root(tmp_path / "root")
+    stock = snapshot(root)
+    small = small_wheel(tmp_path)
+    install(small, root, wanted, None)
+    after = snapshot(root)
+    launcher = root / "usr/lib/qubes-admin-core/bin/qrexec-policy-daemon"
+    assert run(sys.executable, "-I", launcher).stdout == "decides\n"
+    assert (root / "usr/sbin/qubes-policy-switch").is_symlink()
+    install(small, root, wanted, None)
+    assert (mode(root), snapshot(root)) == (wanted, after)
+    remove(root, None)
+    remove(root, None)
+    assert snapshot(root) == stock
+
+
+def test_installing_another_version_leaves_nothing_of_the_first(tmp_path: Path) -> None:
+    root = stock_root(tmp_path / "root")
+    install(small_wheel(tmp_path), root, "instead", None)
+    install(small_wheel(tmp_path, **{"broker/new.py": ""}), root, "instead", None)
+    versions = sorted(path.name for path in (root / "usr/lib").iterdir())
+    assert len(versions) == 3, versions  # the link, what it leads to, and systemd
+    assert (root / "usr/lib/qubes-admin-core/python/broker/new.py").exists()
+
+
+def test_a_version_that_does_not_run_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    root = stock_root(tmp_path / "root")
+    install(small_wheel(tmp_path), root, "instead", None)
+    before = snapshot(root)
+    broken = {"small-1.dist-info/entry_points.txt": "[console_scripts]\nqubesd = broker.daemon:main\n"}
+    with pytest.raises(SwitchError, match="qrexec-policy-daemon: not there"):
+        install(small_wheel(tmp_path, **broken), root, "instead", None)
+    assert (mode(root), fallback_of(root)) == ("instead", "ours")
+    install(small_wheel(tmp_path), root, "instead", None)
+    assert snapshot(root) == before
+
+
+def test_a_wheel_that_leads_out_of_its_directory_is_not_installed(tmp_path: Path) -> None:
+    root = stock_root(tmp_path / "root")
+    with pytest.raises(ValueError, match="leads out of the directory"):
+        install(small_wheel(tmp_path, **{"../../../etc/cron.d/x": ""}), root, "beside", None)
+    assert not (root / "etc/cron.d").exists()
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["then-install", "then-remove"])
+@pytest.mark.parametrize("command", ["install", "remove"])
+def test_cut_short_anywhere_it_can_be_made_again_and_undone(
+    tmp_path: Path, command: str, again: bool
+) -> None:
+    small = small_wheel(tmp_path)
+    words = {"install": ("install", "--instead", "--wheel", str(small)), "remove": ("remove",)}[command]
+    stock = snapshot(stock_root(tmp_path / "stock"))
+    steps = 0
+    while True:
+        root = stock_root(tmp_path / f"cut-{steps}")
+        if command == "remove":
+            install(small, root, "instead", None)
+        cut = cut_short("__main__", steps, *words, "--root", str(root))
+        # At no moment is there no program to decide with: ours is whole when a link leads to it.
+        if fallback_of(root) == "ours":
+            assert (root / "usr/lib/qubes-admin-core/bin/qrexec-policy-exec").exists()
+        if again:
+            install(small, root, "instead", None)
+            assert mode(root) == "instead"
+        remove(root, None)
+        assert snapshot(root) == stock, f"cut before step {steps}"
+        if not cut:
+            break
+        steps += 1
+    assert steps >= 5
+
+
+def question(path: Path) -> bytes:
+    """What the C daemon asks, and its answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(LIMIT)
+        connection.connect(str(path))
+        connection.sendall(b"source=work\nintended_target=vault\nservice_and_arg=qubes.Gpg+\n\n")
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+@contextmanager
+def daemon(program: Path, folder: Path) -> Iterator[Path]:
+    """The installed policy daemon, isolated as its launcher has it; it tells when it is ready."""
+    path = folder / "policy.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(LIMIT)
+        manager.bind(str(folder / "notify"))
+        options = [f"--policy-path={folder}", f"--socket-path={path}"]
+        options += [f"--eval-socket-path={folder}/simple", f"--gui-socket-path={folder}/gui"]
+        running = subprocess.Popen(
+            [sys.executable, "-I", program, *options],
+            env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},
+            stderr=subprocess.PIPE,
+        )
+        try:
+            assert manager.recv(100) == b"READY=1"
+            yield path
+            running.terminate()
+            _, errors = running.communicate(timeout=LIMIT)
+            assert running.returncode == 0, errors.decode()
+        finally:
+            running.kill()
+            running.communicate()
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose path leaves room for a socket's in an address, which ends at 107 bytes."""
+    return tmp_path_factory.mktemp("s")
+
+
+def test_the_installed_daemon_tells_that_it_is_ready_and_decides(
+    built: Path, tmp_path: Path, short: Path
+) -> None:
+    root = stock_root(tmp_path)
+    install(built, root, "instead", None)
+    with daemon(root / "usr/lib/qubes-admin-core/bin/qrexec-policy-daemon", short) as path:
+        # No qubesd tells it of the qubes: it denies.
+        assert question(path).split() == [b"result=deny"]
+
+
+def test_the_installed_daemon_needs_neither_lxml_nor_libvirt(built: Path, tmp_path: Path) -> None:
+    root = stock_root(tmp_path)
+    install(built, root, "instead", None)
+    python = root / "usr/lib/qubes-admin-core/python"
+    code = (
+        f"import sys; sys.path.insert(0, {str(python)!r}); import broker.policy_daemon\n"
+        "print(sorted({'lxml', 'libvirt'} & set(sys.modules)))"
+    )
+    assert run(sys.executable, "-I", "-c", code).stdout == "[]\n"
+
+
+def dpkg(root: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """dpkg in a scratch root that holds none of the packages that ours depend on."""
+    options = ["--force-not-root", "--force-script-chrootless", "--force-depends", "--force-confold"]
+    return run("dpkg", f"--root={root}", f"--log={root}/dpkg.log", *options, *words)
+
+
+def dpkg_root(root: Path) -> Path:
+    needs("dpkg", "dpkg-deb")
+    admin = root / "var/lib/dpkg"
+    for folder in ("info", "updates", "triggers"):
+        (admin / folder).mkdir(parents=True)
+    (admin / "status").touch()
+    return root
+
+
+def files_of(root: Path) -> dict[str, str]:
+    """Without dpkg's own books."""
+    mine = snapshot(root)
+    return {name: what for name, what in mine.items() if not name.startswith(("var/lib/dpkg/", "dpkg.log"))}
+
+
+def test_the_policy_package_comes_goes_and_leaves_the_stock_daemon(
+    packages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = dpkg_root(stock_root(tmp_path))
+    stock = files_of(root)
+    dpkg(root, "--install", packages["qubes-admin-policy"])
+    assert mode(root) == "stock"
+    program = root / "usr/lib/qubes-admin-core"
+    assert list(program.glob("python/policy_engine/__pycache__/*.pyc"))
+    switch(root, "instead", None)
+    # An upgrade keeps the mode, removal puts the stock daemon back.
+    dpkg(root, "--install", packages["qubes-admin-policy"])
+    assert (mode(root), fallback_of(root)) == ("instead", "ours")
+    dpkg(root, "--remove", "qubes-admin-policy")
+    assert fallback_of(root) == "stock"
+    assert files_of(root) == stock
+
+
+def test_the_script_leaves_to_the_package_what_the_package_brought(
+    packages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = dpkg_root(tmp_path / "root")
+    dpkg(root, "--install", packages["qubes-admin-policy"])
+    before = snapshot(root)
+    with pytest.raises(SwitchError, match="a package brought it"):
+        install(small_wheel(tmp_path), root, "beside", None)
+    with pytest.raises(SwitchError, match="a package brought it"):
+        remove(root, None)
+    assert snapshot(root) == before
+
+
+def test_the_whole_package_keeps_the_policy_that_somebody_edited(
+    packages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = dpkg_root(tmp_path)
+    dpkg(root, "--install", packages["qubes-admin-policy"], packages["qubes-admin-core"])
+    edited = root / "etc/qubes/policy.d/90-default.policy"
+    edited.write_text("# ours\n")
+    dpkg(root, "--install", packages["qubes-admin-core"])
+    assert edited.read_text() == "# ours\n"
+    assert (root / "usr/lib/systemd/system/qubesd.service").is_file()
+    dpkg(root, "--remove", "qubes-admin-core")
+    assert edited.read_text() == "# ours\n"
+
+
+@pytest.mark.parametrize("name", ["qubes-admin-policy", "qubes-admin-core"])
+def test_what_the_package_says_to_start_is_in_a_package(packages: dict[str, Path], name: str) -> None:
+    """Every link and unit leads to a file of the packages."""
+    needs("dpkg-deb")
+    listed = "".join(run("dpkg-deb", "--contents", path).stdout for path in packages.values())
+    there = {line.split()[5][1:] for line in listed.splitlines()}
+    own = run("dpkg-deb", "--contents", packages[name]).stdout
+    ends = {line.split(" -> ")[1] for line in own.splitlines() if " -> " in line}
+    assert ends
+    assert ends - there == set()
+
+
+def test_the_installed_qubesd_serves_a_new_system(packages: dict[str, Path], short: Path) -> None:
+    needs("dpkg-deb")
+    for package in packages.values():
+        run("dpkg-deb", "--extract", package, short / "root")
+    system = short / "system"
+    program = short / "root/usr/lib/qubes-admin-core/bin/qubesd"
+    shutil.copytree(short / "root/etc/qubes", system / "etc/qubes")
+    running = subprocess.Popen(
+        [sys.executable, "-I", program, "--root", system], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + LIMIT
+        said = ""
+        assert running.stderr is not None
+        while "ready: " not in said:
+            assert time.monotonic() < deadline
+            line = running.stderr.readline()
+            assert line, f"qubesd ended: {said}"
+            said += line
+        running.terminate()
+        assert running.wait(LIMIT) == 0
+    finally:
+        running.kill()
+        running.communicate()
