@@ -23,8 +23,7 @@ PATIENCE = 30.0
 CLIENT = """#!/bin/sh
 [ "$1" = -d ] && [ $# = 3 ] || exit 2
 service=${3#DEFAULT:QUBESRPC }
-{ printf '%s %s\\n' "$2" "${service% dom0}"; cat; } > "$0.call.new"
-mv "$0.call.new" "$0.call.$$"
+printf '%s %s %s\\n' "$2" "${service% dom0}" "$(cat)" >> "$0.calls"
 case $service in *Ask*) cat "$0.answer";; esac
 """
 """``qrexec-client`` to a GUI qube whose agent answers with the content of a file."""
@@ -57,11 +56,11 @@ class Agent:
     def collect(self) -> list[dict[str, Any]]:
         """What was called since the last time, in GUI qubes too."""
         calls, self.calls = self.calls, []
-        for path in sorted(self.client.parent.glob(f"{self.client.name}.call.*")):
-            where, _, message = path.read_text().partition("\n")
-            screen, service = where.split()
+        told = Path(f"{self.client}.calls")
+        for line in told.read_text().splitlines() if told.exists() else ():
+            screen, service, message = line.split(" ", 2)
             calls.append({"guivm": screen, "service": service, "params": json.loads(message)})
-            path.unlink()
+        told.unlink(missing_ok=True)
         return calls
 
 
