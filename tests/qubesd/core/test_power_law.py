@@ -61,6 +61,10 @@ async def settled(r: Rig) -> None:
     async with asyncio.timeout(10):
         while any(r.state(name) != real(r, name) for name in NAMES):
             await asyncio.sleep(0.0005)
+    # A stop shows before all of it is told: until then its handling holds the lock of the qube's life.
+    for name in NAMES:
+        async with r.core.power.lives.run(r.qube(name)).lock:
+            pass
 
 
 async def step(r: Rig, name: str, kind: str, verb: str) -> None:
