@@ -4,7 +4,7 @@ import argparse
 import importlib
 import json
 
-SUITES = ("policy", "broker")
+SUITES = ("policy", "broker", "daemon", "reload")
 
 
 def main() -> None:

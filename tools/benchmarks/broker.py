@@ -145,24 +145,25 @@ def exchange(path: Path, request: bytes) -> bytes:
 
 
 @contextmanager
-def served(config: Config, size: int) -> Iterator[None]:
-    """A daemon on a new system of ``size`` qubes below the directory of ``config``."""
-    write_policy(config.policy_dir)
+def served(config: Config, size: int, write: Callable[[Path], None] | None = None) -> Iterator[None]:
+    """A daemon on a new system of ``size`` qubes below the directory of ``config``, with the policy that
+    ``write`` puts into a folder (``None``: ``write_policy``)."""
+    (write or write_policy)(config.policy_dir)
     furnish(config)
     store = FileStore(config.store)
     store.save(system_of(config, size))
     store.close()
     root = config.qubes_dir.parents[2]
-    with _process("-m", "broker.daemon", "--root", str(root)):
-        _wait_for(config.run_dir / "qubesd.sock")
+    with process("-m", "broker.daemon", "--root", str(root)):
+        wait_for(config.run_dir / "qubesd.sock")
         yield
 
 
 @contextmanager
 def bare_server(path: Path, reply: Path) -> Iterator[Path]:
     """E: the bare server, which answers everything with the content of a file."""
-    with _process("-m", __name__, str(path), str(reply)):
-        _wait_for(path)
+    with process("-m", __name__, str(path), str(reply)):
+        wait_for(path)
         yield path
     path.unlink()
 
@@ -214,15 +215,15 @@ def _channel(config: Config) -> Path:
 
 
 @contextmanager
-def _process(*arguments: str) -> Iterator[None]:
+def process(*arguments: str) -> Iterator[None]:
     with ExitStack() as cleanup:
-        process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
-        cleanup.callback(process.wait)
-        cleanup.callback(process.terminate)
+        started = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
+        cleanup.callback(started.wait)
+        cleanup.callback(started.terminate)
         yield
 
 
-def _wait_for(path: Path) -> None:
+def wait_for(path: Path) -> None:
     deadline = time.monotonic() + _WAIT
     while not path.exists():
         if time.monotonic() > deadline:
