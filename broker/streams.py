@@ -9,11 +9,12 @@ reason. An event costs the same for each listener however many qubes there are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from broker.facts import Facts
 from broker.judge import Ground, PolicyInForce
 from broker.wire import ESTABLISHED, encode_event
+from policy_engine import Policy, PolicyError, World
 from qubesd.api.method import EventRows, Guard
 from qubesd.events import (
     Event,
@@ -30,8 +31,17 @@ from qubesd.events import (
 from qubesd.model.state import DOM0, Qube
 
 if TYPE_CHECKING:
-    from policy_engine import World
     from qubesd.core.core import Core
+
+
+class Stand(NamedTuple):
+    """What is judged by: a policy, or what keeps it from loading, and a world."""
+
+    policy: Policy | PolicyError
+    world: World
+
+    def ground(self, listener: Listener) -> Ground:
+        return Ground(self.policy, self.world, listener.source or DOM0)
 
 
 class Listener:
@@ -85,8 +95,8 @@ class Streams:
         self._policies = policies
         self._facts = facts
         self._strict = strict
-        self._world = facts.world()
-        self._departed: dict[str, World] = {}
+        self._stand = Stand(policies.now, facts.world())
+        self._departed: dict[str, Stand] = {}
         core.bus.subscribe(Event, self._tell)
 
     def open(self, subject: Qube | None, source: Qube | None, guard: Guard) -> Listener:
@@ -100,20 +110,23 @@ class Streams:
         if not isinstance(guard, EventRows):
             raise TypeError(f"a stream of events is guarded by {guard!r}, which says nothing of events")
         listener = Listener(self, subject, source, guard.read)
-        self._world = self._facts.world()
+        self._stand = Stand(self._policies.now, self._facts.world())
         if self._follows_view(listener):
-            listener.seen = set(self._ground(listener).allowed_on(guard.read, QubeAdded.kind))
+            listener.seen = set(self._stand.ground(listener).allowed_on(guard.read, QubeAdded.kind))
         self.listeners[listener] = None
         return listener
 
     def policy_changed(self) -> None:
         """What every listener may see is another from now on."""
+        before, self._stand = self._stand, self._stand._replace(policy=self._policies.now)
         for listener in tuple(self.listeners):
-            self._look_again(listener, self._world)
+            self._look_again(listener, before)
 
     def _tell(self, event: Event) -> None:
         if not self.listeners:
             return
+        if self._policies.now is not self._stand.policy:
+            self.policy_changed()
         if isinstance(event, SystemRestored):
             for listener in tuple(self.listeners):
                 listener.hang_up()
@@ -127,15 +140,17 @@ class Streams:
         message = encode_event(event.subject, name, keys)
         argument = name.replace(":", "_")
         named = dict(keys).get("vm")
-        # What is gone is judged in the world in which it was there.
-        world = self._departed.pop(named or "", None) if isinstance(event, QubeRemoved) else None
+        stand = self._stand
+        if isinstance(event, QubeRemoved):
+            # What is gone is judged in the world in which it was there.
+            stand = self._departed.pop(event.qube, stand)
         for listener in tuple(self.listeners):
             if listener.subject is not None and listener.subject != event.subject:
                 continue
             if listener.source is not None:
                 if self._strict and isinstance(event, QubeAdded | QubeRemoved):
                     continue
-                ground = self._ground(listener, world)
+                ground = stand.ground(listener)
                 if not ground.allows(listener.read, argument, event.subject or named or DOM0):
                     continue
                 if self._strict and not _values_readable(event, named, listener.read, argument, ground):
@@ -145,19 +160,22 @@ class Streams:
     def _changed(self, subject: str | None) -> None:
         """A qube, or the system as a whole for ``None``, is not what it was: end the streams whose qubes are
         gone, and let the others follow their view."""
-        before, self._world = self._world, self._facts.world()
-        gone = subject is not None and subject not in self._world
-        if gone and subject is not None and subject in before:
+        before, world = self._stand, self._facts.world()
+        self._stand = before._replace(world=world)
+        gone = subject is not None and subject not in world
+        if gone and subject is not None and subject in before.world:
             self._departed[subject] = before
         for listener in tuple(self.listeners):
             if self._uprooted(listener):
                 continue
-            if before is self._world:
+            if before.world is world:
                 continue
             if subject is None or subject == listener.source:
                 self._look_again(listener, before)
             elif self._follows_view(listener):
-                visible = not gone and self._ground(listener).allows(listener.read, QubeAdded.kind, subject)
+                visible = not gone and self._stand.ground(listener).allows(
+                    listener.read, QubeAdded.kind, subject
+                )
                 self._move(listener, subject, visible, before)
         if not any(listener.source is not None for listener in self.listeners):
             self._departed.clear()
@@ -179,17 +197,17 @@ class Streams:
     def _follows_view(self, listener: Listener) -> bool:
         return self._strict and listener.source is not None and listener.subject is None
 
-    def _look_again(self, listener: Listener, before: World) -> None:
+    def _look_again(self, listener: Listener, before: Stand) -> None:
         """Judge all qubes anew for a listener."""
         if not self._follows_view(listener):
             return
-        visible = self._ground(listener).allowed_on(listener.read, QubeAdded.kind)
+        visible = self._stand.ground(listener).allowed_on(listener.read, QubeAdded.kind)
         for name in sorted(listener.seen.difference(visible)):
             self._move(listener, name, False, before)
         for name in visible:
             self._move(listener, name, True, before)
 
-    def _move(self, listener: Listener, name: str, visible: bool, before: World) -> None:
+    def _move(self, listener: Listener, name: str, visible: bool, before: Stand) -> None:
         """Tell a listener of a qube that came into its view or went out of it, if it did."""
         if visible == (name in listener.seen):
             return
@@ -198,11 +216,8 @@ class Streams:
             listener.send(encode_event(None, QubeAdded.kind, (("vm", name),)))
             return
         listener.seen.discard(name)
-        if self._ground(listener, before).allows(listener.read, QubeRemoved.kind, name):
+        if before.ground(listener).allows(listener.read, QubeRemoved.kind, name):
             listener.send(encode_event(None, QubeRemoved.kind, (("vm", name),)))
-
-    def _ground(self, listener: Listener, world: World | None = None) -> Ground:
-        return Ground(self._policies.now, self._world if world is None else world, listener.source or DOM0)
 
 
 def _values_readable(event: WireEvent, named: str | None, read: str, argument: str, ground: Ground) -> bool:
