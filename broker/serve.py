@@ -40,7 +40,6 @@ PATIENCE = 15 * 60.0
 """Seconds in which a request has to be whole, and an answer has to be taken. A client that keeps its
 connection open and says nothing (stock lets it, without any bound) has this long."""
 
-_SWEEP = 15.0
 _MAX_COMPLAINTS = 100
 
 
@@ -164,11 +163,15 @@ class Connection(asyncio.BufferedProtocol):
 
 
 class House:
-    """All connections of one daemon, and the sockets that they come through."""
+    """All connections of one daemon, and the sockets that they come through.
 
-    def __init__(self, core: Core, dispatcher: Dispatcher) -> None:
+    ``patience`` is in seconds, see ``PATIENCE``.
+    """
+
+    def __init__(self, core: Core, dispatcher: Dispatcher, patience: float = PATIENCE) -> None:
         self.core = core
         self.dispatcher = dispatcher
+        self._patience = patience
         self.buffer = bytearray(MAX_REQUEST + 1)
         self._loop = asyncio.get_running_loop()
         self.hang_ups = HangUps(self._loop)
@@ -177,7 +180,7 @@ class House:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[Path, tuple[asyncio.Server, Door]] = {}
         self._complaints: set[str] = set()
-        self._sweep = self._loop.call_later(_SWEEP, self._sweep_out)
+        self._sweep = self._loop.call_later(patience / 60, self._sweep_out)
 
     async def open(self, path: Path, door: Door, methods: Methods, access: Access) -> None:
         """Listen on a socket, whose path appears when it answers. Raises ``OSError`` as ``bind`` does."""
@@ -254,7 +257,7 @@ class House:
     def _sweep_out(self) -> None:
         """Drop whoever was waited for too long."""
         self._complaints.clear()
-        latest = time.monotonic() - PATIENCE
+        latest = time.monotonic() - self._patience
         for connection in [one for one in self._connections if one.since is not None and one.since < latest]:
             connection.drop()
-        self._sweep = self._loop.call_later(_SWEEP, self._sweep_out)
+        self._sweep = self._loop.call_later(self._patience / 60, self._sweep_out)

@@ -110,23 +110,27 @@ class Streams:
         if not isinstance(guard, EventRows):
             raise TypeError(f"a stream of events is guarded by {guard!r}, which says nothing of events")
         listener = Listener(self, subject, source, guard.read)
-        self._stand = Stand(self._policies.now, self._facts.world())
+        self._catch_up()
+        self._stand = self._stand._replace(world=self._facts.world())
         if self._follows_view(listener):
             listener.seen = set(self._stand.ground(listener).allowed_on(guard.read, QubeAdded.kind))
         self.listeners[listener] = None
         return listener
 
     def policy_changed(self) -> None:
-        """What every listener may see is another from now on."""
+        """What listeners may see is another from now on; tells them at once, not only with the next event."""
         before, self._stand = self._stand, self._stand._replace(policy=self._policies.now)
         for listener in tuple(self.listeners):
             self._look_again(listener, before)
 
+    def _catch_up(self) -> None:
+        if self._policies.now is not self._stand.policy:
+            self.policy_changed()
+
     def _tell(self, event: Event) -> None:
         if not self.listeners:
             return
-        if self._policies.now is not self._stand.policy:
-            self.policy_changed()
+        self._catch_up()
         if isinstance(event, SystemRestored):
             for listener in tuple(self.listeners):
                 listener.hang_up()

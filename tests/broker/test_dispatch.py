@@ -3,69 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.audit import AuditLog
-from broker.dispatch import Dispatcher
-from broker.facts import Facts
-from broker.identity import Dom0Door, Peer, QubeDoor
-from broker.judge import PolicyInForce
-from broker.streams import Listener, Streams
+from broker.streams import Listener
 from policy_engine import Loader, MemorySource, PolicyError
-from qubesd.api.method import (
-    Access,
-    Call,
-    Command,
-    EventRows,
-    EventStream,
-    Method,
-    NameRows,
-    Need,
-    QubeRows,
-    Reply,
-    Rows,
-    Scope,
-    Text,
-    Unguarded,
-)
-from qubesd.config import rooted
+from qubesd.api.method import Command, EventRows, EventStream, NameRows, QubeRows, Reply, Rows, Text
 from qubesd.core.core import Core
-from qubesd.core.opening import open_core
 from qubesd.errors import QubesError
 from qubesd.events import SystemRestored, TagAdded
-from qubesd.model.state import Klass, Qube
-
-UUID = "00000001-0000-4000-8000-000000000000"
-POLICY = """\
-test.Hidden * alice dom0 deny
-test.Read +shown alice dom0 allow target=dom0
-test.Read * alice dom0 deny
-* * alice dom0 allow target=dom0
-* * alice @tag:mine allow target=dom0
-"""
-
-
-def method(
-    name: str, handler: Callable[[Core, Command], Any], guard: Any = None, parse: Any = None
-) -> Method:
-    return Method(
-        name,
-        handler,
-        Scope.GLOBAL,
-        Access.READ,
-        guard or Unguarded("a test's own"),
-        argument=Need.OPTIONAL,
-        payload=Need.OPTIONAL,
-        parse=parse,
-    )
+from tests.broker.desk import Desk, method, visit
 
 
 def say(core: Core, command: Command) -> Reply:
@@ -117,62 +66,6 @@ METHODS = {
 }
 
 
-@dataclass
-class Desk:
-    """A dispatcher on a core with dom0, alice, hers and theirs; calls come from alice's own door."""
-
-    core: Core
-    dispatcher: Dispatcher
-    policies: PolicyInForce
-    streams: Streams
-    audit: Path
-    peer: Peer
-
-    async def take(
-        self, service: str, target: str = "dom0", argument: str = "", payload: bytes = b"", source: str = ""
-    ) -> bytes | Listener:
-        door = Dom0Door(0, None) if source else QubeDoor(UUID, 0)
-        call = Call(service, argument, source or "ignored", target, payload)
-        answer = self.dispatcher.take(call, door, self.peer, METHODS)
-        return answer if isinstance(answer, bytes | Listener) else await answer
-
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.audit.read_text().splitlines()]
-
-
-@asynccontextmanager
-async def desk(root: Path, strict: bool = False, policy: str = POLICY) -> AsyncIterator[Desk]:
-    source = MemorySource(
-        {"/run/qubes/policy.d/README": b"", "/etc/qubes/policy.d/10.policy": policy.encode()}
-    )
-    async with open_core(rooted(root), create=True) as core:
-        system = core.system
-        for number, (name, tag) in enumerate((("alice", "x"), ("hers", "mine"), ("theirs", "x")), 1):
-            uuid = f"{number:08x}-0000-4000-8000-000000000000"
-            system = system.with_qube(
-                Qube(name, number, uuid, Klass.STANDALONE, {"label": "red"}, tags=frozenset((tag,)))
-            )
-        core.change(system, ["alice", "hers", "theirs"])
-        policies = PolicyInForce(Loader(source).load, keep_last_good=False)
-        policies.reload()
-        facts = Facts(core)
-        streams = Streams(core, policies, facts, strict)
-        audit = AuditLog(root / "audit", 1_000_000, 2)
-        dispatcher = Dispatcher(core, policies, facts, streams, audit, strict=strict, trust_consent=False)
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            yield Desk(core, dispatcher, policies, streams, root / "audit", Peer(ours))
-        audit.close()
-
-
-def visit(root: Path, guest: Callable[[Desk], Coroutine[Any, Any, None]], **how: Any) -> None:
-    async def stay() -> None:
-        async with desk(root, **how) as found:
-            await guest(found)
-
-    asyncio.run(stay())
-
-
 REFUSED = b"2\0PermissionDenied\0\0denied by policy, record 1\0"
 
 
@@ -205,7 +98,7 @@ def test_a_call_has_one_answer_and_one_record(
         assert record["outcome"] == outcome
         assert record["decision"] == ("deny" if want == REFUSED else "allow")
 
-    visit(tmp_path, call)
+    visit(tmp_path, METHODS, call)
 
 
 def test_an_error_inside_is_in_the_log_and_nowhere_else(
@@ -216,7 +109,7 @@ def test_an_error_inside_is_in_the_log_and_nowhere_else(
         assert "what a caller must not read" in caplog.text
         assert "must not read" not in desk.audit.read_text()
 
-    visit(tmp_path, call)
+    visit(tmp_path, METHODS, call)
 
 
 def test_the_payload_is_never_in_the_audit(tmp_path: Path) -> None:
@@ -224,7 +117,7 @@ def test_the_payload_is_never_in_the_audit(tmp_path: Path) -> None:
         await desk.take("test.Parsed", "hers", "", b"secret-of-a-caller")
         assert "secret" not in desk.audit.read_text()
 
-    visit(tmp_path, call)
+    visit(tmp_path, METHODS, call)
 
 
 def test_a_caller_is_told_the_number_of_its_own_calls_only(tmp_path: Path) -> None:
@@ -234,7 +127,7 @@ def test_a_caller_is_told_the_number_of_its_own_calls_only(tmp_path: Path) -> No
         assert await desk.take("test.Hidden") == REFUSED
         assert await desk.take("test.Hidden") == REFUSED.replace(b"1", b"2")
 
-    visit(tmp_path, call)
+    visit(tmp_path, METHODS, call)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +146,7 @@ def test_rows_are_judged_by_their_guard(tmp_path: Path, service: str, strict: bo
         assert isinstance(everything, bytes)
         assert everything.count(b"\n") == (4 if service == "test.Qubes" else 2)
 
-    visit(tmp_path, call, strict=strict)
+    visit(tmp_path, METHODS, call, strict=strict)
 
 
 def test_while_the_policy_does_not_load_every_judged_call_is_denied(tmp_path: Path) -> None:
@@ -263,7 +156,7 @@ def test_while_the_policy_does_not_load_every_judged_call_is_denied(tmp_path: Pa
         assert await desk.take("test.Say", source="dom0") == b"0\0dom0 dom0  None"
         assert "10.policy:1: column 25: " in desk.records()[0]["reason"]
 
-    visit(tmp_path, call, policy="test.Say * alice @anyvm alow\n")
+    visit(tmp_path, METHODS, call, policy="test.Say * alice @anyvm alow\n")
 
 
 class Ear:
@@ -292,7 +185,7 @@ def test_a_failed_write_ends_all_streams(tmp_path: Path) -> None:
         desk.core.bus.publish(TagAdded("hers", "late"))
         assert all(b"late" not in ear.heard for ear in ears)
 
-    visit(tmp_path, call)
+    visit(tmp_path, METHODS, call)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -306,7 +199,7 @@ def test_a_stream_shows_what_its_listener_may_read(tmp_path: Path, strict: bool)
         assert ear.heard.count(told) == 2
         assert b"theirs" not in ear.heard
 
-    visit(tmp_path, call, strict=strict)
+    visit(tmp_path, METHODS, call, strict=strict)
 
 
 def test_a_new_policy_is_the_streams_policy_too(tmp_path: Path) -> None:
@@ -326,4 +219,4 @@ def test_a_new_policy_is_the_streams_policy_too(tmp_path: Path) -> None:
         desk.core.bus.publish(TagAdded("hers", "late"))
         assert b"late" not in ear.heard
 
-    visit(tmp_path, call, strict=True)
+    visit(tmp_path, METHODS, call, strict=True)
