@@ -38,7 +38,11 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
     matching = plan.keys & keys
     if not matching:
         return _NO_RULE
-    rule = plan.rules[min(map(plan.first.__getitem__, matching))]
+    if len(matching) == 1:
+        (key,) = matching
+        rule = plan.rules[plan.first[key]]
+    else:
+        rule = plan.rules[min(map(plan.first.__getitem__, matching))]
 
     action = rule.action
     if isinstance(action, Allow):
@@ -107,7 +111,8 @@ def resolve(rule: Rule, allow: Allow, target: str, source: str, world: World) ->
         where = reached
     if not allow.autostart and not is_running(where, world):
         return Denied("needs-autostart", allow.notify, rule)
-    return Allowed(where, target, source, allow.user, allow.autostart, allow.notify, rule)
+    # As Allowed(...) does it, without the call in between.
+    return tuple.__new__(Allowed, (where, target, source, allow.user, allow.autostart, allow.notify, rule))
 
 
 def _reached(token: str, source: str, world: World) -> str | Denied:

@@ -77,7 +77,7 @@ class _Group:
         positions: in the policy, of the rules written for just this service and argument.
         wider: the groups of the wildcards that these rules share their requests with.
         sources: the keys of the sources of all these rules, none before they are needed.
-        plans: by which of the sources are those of a caller.
+        plans: by which of the sources are those of a caller, and by all the keys of callers who came before.
     """
 
     __slots__ = ("by_source", "plans", "positions", "sources", "wider")
@@ -155,7 +155,7 @@ class Policy:
         """The rules for this service and argument and a source with these keys."""
         arguments = self._services.get(service, self._unnamed)
         group = arguments.get(argument) or arguments[ANY]
-        return group.plans.get(group.sources & source) or self._plan(group, source)
+        return group.plans.get(source) or self._plan(group, source)
 
     def _plan(self, group: _Group, source: frozenset[str]) -> Plan:
         if self._indexed > MAX_INDEXED:
@@ -167,7 +167,12 @@ class Policy:
             self._indexed += group.learn(self.rules) + 1
             self._learned.append(group)
         sources = group.sources & source
-        positions = sorted(place for key in sources for place in group.by_source[key])
-        self._indexed += len(positions) + 1
-        plan = group.plans[sources] = Plan([self.rules[place] for place in positions])
+        plan = group.plans.get(sources)
+        if plan is None:
+            positions = sorted(place for key in sources for place in group.by_source[key])
+            self._indexed += len(positions) + 1
+            plan = group.plans[sources] = Plan([self.rules[place] for place in positions])
+        # A caller's own set of keys is the one that is asked for again, and its hash is known already.
+        group.plans[source] = plan
+        self._indexed += 1
         return plan
