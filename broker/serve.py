@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from broker.dispatch import Answer, Dispatcher, Methods
 from broker.hangup import HangUps
 from broker.identity import DOM0_ACCOUNT, Account, Door, Peer
-from broker.sockets import BACKLOG, Access, bind, publish
+from broker.sockets import BACKLOG, OWN_CLEANUP, Access, bind, publish
 from broker.streams import Listener
 from broker.wire import MAX_REQUEST, FramingError, RequestReader, parse_call
 from qubesd.model.state import DOM0
@@ -186,7 +186,7 @@ class House:
         """Listen on a socket, whose path appears when it answers. Raises ``OSError`` as ``bind`` does."""
         listening = bind(path, access)
         server = await self._loop.create_unix_server(
-            lambda: Connection(self, door, methods), sock=listening, backlog=BACKLOG
+            lambda: Connection(self, door, methods), sock=listening, backlog=BACKLOG, **OWN_CLEANUP
         )
         publish(path)
         self._open[path] = server, door

@@ -1,4 +1,4 @@
-"""The report of ``tools/bench policy``: its rows and units. How fast they are is not a test's to say."""
+"""The reports of ``tools/bench``: their rows and units. How fast they are is not a test's to say."""
 
 import json
 import subprocess
@@ -21,3 +21,17 @@ def test_the_policy_suite_has_its_rows() -> None:
         assert row["seconds"] > 0
         assert row["ratio"] == pytest.approx(row["seconds"] / row["yardstick"])
         assert row["limit"] == LIMITS.get(name)
+
+
+def test_the_broker_suite_has_its_rows() -> None:
+    report = json.loads(subprocess.check_output([ROOT / "tools/bench", "broker"]))
+    limits = {row["name"]: row["limit"] for row in report["results"]}
+    assert limits == {
+        "property-get-10": 1.8,
+        "property-get-100": 1.8,
+        "property-get-1000": 1.8,
+        "list-dom0-1000": 6,
+        "list-delegated-1000": 10,
+        "property-set-1000": None,
+    }
+    assert all(row["seconds"] > 0 and row["yardstick"] > 0 and row["ratio"] > 0 for row in report["results"])
