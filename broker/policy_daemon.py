@@ -16,14 +16,14 @@ from typing import NoReturn
 
 from broker.agent import Agents
 from broker.answering import Answering
-from broker.judge import PolicyInForce
 from broker.limits import raise_descriptor_limit
 from broker.notify import notify
 from broker.places import POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES
 from broker.policy_sockets import PolicySockets
+from broker.reload import policy_in_force
 from broker.sockets import Access
 from broker.stock_state import StockState
-from policy_engine import CONFIGURED, LEGACY, RUNTIME, DirectorySource, Loader
+from policy_engine import CONFIGURED, LEGACY, RUNTIME
 
 _log = logging.getLogger("qrexec-policy-daemon")
 
@@ -74,25 +74,24 @@ async def serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loader = Loader(DirectorySource(), options.policy_path or (RUNTIME, CONFIGURED), LEGACY)
-    policies = PolicyInForce(loader.load, keep_last_good=False)
-    policies.reload()
-    loop.add_signal_handler(signal.SIGHUP, policies.reload)
     state = StockState(options.qubesd_socket_path)
-    sockets = PolicySockets(Answering(policies, state.world, Agents(options.agent_path)))
-    try:
-        await sockets.open_all(
-            options.socket_path,
-            options.eval_socket_path,
-            options.gui_socket_path,
-            Access(0o660, group=_group()),
-        )
-        _log.info("ready: %s", options.socket_path)
-        notify("READY=1")
-        await stop.wait()
-        notify("STOPPING=1")
-    finally:
-        await sockets.close()
+    directories = options.policy_path or (RUNTIME, CONFIGURED)
+    async with policy_in_force(directories, LEGACY, keep_last_good=False) as reloader:
+        loop.add_signal_handler(signal.SIGHUP, reloader.reload)
+        sockets = PolicySockets(Answering(reloader.policies, state.world, Agents(options.agent_path)))
+        try:
+            await sockets.open_all(
+                options.socket_path,
+                options.eval_socket_path,
+                options.gui_socket_path,
+                Access(0o660, group=_group()),
+            )
+            _log.info("ready: %s", options.socket_path)
+            notify("READY=1")
+            await stop.wait()
+            notify("STOPPING=1")
+        finally:
+            await sockets.close()
 
 
 def _group() -> int | None:
