@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.installation import debian, tree, wheel
 from tools.installation.switch import SwitchError, systemctl_for
 
-DIST = wheel.ROOT / "dist"
+DIST = Path("dist")
 
 
 def package(options: argparse.Namespace) -> None:

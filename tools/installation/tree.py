@@ -30,7 +30,7 @@ from tools.installation.switch import (
     sync_folder,
 )
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SWITCH = Link(Path("/usr/sbin/qubes-policy-switch"), PROGRAM / "bin/qubes-policy-switch")
 
 _LAUNCHER = """\

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("broker", "policy_engine", "qubesd", "policy.d", "pyproject.toml", "README.md", "LICENSE")
 EPOCH = "315532800"
 """1980, where a zip file's time begins: the same sources make the same bytes, whenever."""
