@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,60 +40,42 @@ class Channels:
         self._own_uid = own_uid
         self._owner = owner
         self._uuids: dict[str, str] = {}
-        self._changed: dict[str, None] = {}
-        self._working: asyncio.Task[None] | None = None
         core.bus.subscribe(QubeChanged, self._qube_changed)
         core.bus.subscribe(SystemRestored, self._restored)
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Open a socket for each qube and take away those that a killed daemon left."""
         self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         for path in self._folder.glob("*.sock"):
             if path.stem not in self._core.system.by_uuid and path.is_socket() and not answers(path):
                 path.unlink()
-        self._changed.update(dict.fromkeys(self._core.system.qubes))
-        await self._follow()
-
-    async def close(self) -> None:
-        """Follow no more changes; the house closes the sockets."""
-        if self._working is not None:
-            await self._working
+        for name in self._core.system.qubes:
+            self._follow(name)
 
     def _qube_changed(self, event: QubeChanged) -> None:
         assert event.subject is not None
-        qube = self._core.system.qubes.get(event.subject)
-        if self._uuid(qube) != self._uuids.get(event.subject):
-            self._note((event.subject,))
+        self._follow(event.subject)
 
     def _restored(self, event: SystemRestored) -> None:
-        self._note((*self._uuids, *self._core.system.qubes))
+        for name in {*self._uuids, *self._core.system.qubes}:
+            self._follow(name)
 
-    def _note(self, names: tuple[str, ...]) -> None:
-        self._changed.update(dict.fromkeys(names))
-        if self._working is None:
-            self._working = asyncio.get_running_loop().create_task(self._follow())
+    def _follow(self, name: str) -> None:
+        """Have the socket there that the qube of this name has now, and no other."""
+        uuid = self._uuid(self._core.system.qubes.get(name))
+        had = self._uuids.get(name)
+        if uuid == had:
+            return
+        if had is not None:
+            del self._uuids[name]
+            self._house.shut(self._path(had))
+        if uuid is not None:
+            self._open(name, uuid)
 
-    async def _follow(self) -> None:
-        """Open and shut what changed. One at a time, so that the last state wins."""
-        while self._changed:
-            name = next(iter(self._changed))
-            del self._changed[name]
-            uuid = self._uuid(self._core.system.qubes.get(name))
-            had = self._uuids.pop(name, None)
-            if had == uuid:
-                if uuid is not None:
-                    self._uuids[name] = uuid
-                continue
-            if had is not None:
-                self._house.shut(self._path(had))
-            if uuid is not None:
-                await self._open(name, uuid)
-        self._working = None
-
-    async def _open(self, name: str, uuid: str) -> None:
+    def _open(self, name: str, uuid: str) -> None:
         door = QubeDoor(uuid, self._own_uid, self._owner)
         try:
-            await self._house.open(self._path(uuid), door, self._methods, Access(0o600, self._owner))
+            self._house.open(self._path(uuid), door, self._methods, Access(0o600, self._owner))
         except OSError as error:
             _log.error("%s: no channel for %r: %s", self._path(uuid), name, error.strerror)
         else:

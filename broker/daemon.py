@@ -130,19 +130,17 @@ async def _serve_core(
     config.user_socket.parent.mkdir(parents=True, exist_ok=True)
     dom0_only = Access(0o660, group=group)
     try:
-        await channels.open()
-        await house.open(
-            config.user_socket, UserDoor(dict(config.users), own_uid, group), METHODS, Access(0o666)
-        )
+        channels.open()
+        house.open(config.user_socket, UserDoor(dict(config.users), own_uid, group), METHODS, Access(0o666))
         trusted = Dom0Door(own_uid, group, trusted=True)
-        await house.open(
+        house.open(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only
         )
-        await house.open(config.run_dir / "qubesd.misc.sock", trusted, {}, dom0_only)
+        house.open(config.run_dir / "qubesd.misc.sock", trusted, {}, dom0_only)
         if not config.trust_qrexec_consent:
             await _open_policy_sockets(policy_sockets, config, dom0_only)
         # The one that everybody looks for comes last: when it is there, all are.
-        await house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), METHODS, dom0_only)
+        house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), METHODS, dom0_only)
         _log.info("ready: %s", config.run_dir / "qubesd.sock")
         notify("READY=1")
         await stop.wait()
@@ -150,7 +148,6 @@ async def _serve_core(
         _log.info("stopping")
     finally:
         await policy_sockets.close()
-        await channels.close()
         await house.close(GRACE)
 
 

@@ -7,18 +7,12 @@ import errno
 import os
 import socket
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 BACKLOG = 128
-
-OWN_CLEANUP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-"""For asyncio, which from Python 3.13 on would remove the path itself, by a name that is not the one it
-has."""
 
 
 @dataclass(frozen=True, slots=True)

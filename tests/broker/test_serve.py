@@ -76,7 +76,7 @@ def serve(
     async def open_house(desk: Desk) -> None:
         house = House(desk.core, desk.dispatcher, PATIENCE)
         path = root / "socket"
-        await house.open(path, Dom0Door(0, None), methods, Access(0o600))
+        house.open(path, Dom0Door(0, None), methods, Access(0o600))
         try:
             await guest(house, path)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.client import connect
-from broker.serve import MAX_BEHIND, MAX_CONNECTIONS
+from broker.connection import MAX_BEHIND
+from broker.serve import MAX_CONNECTIONS
 from broker.wire import MAX_REQUEST, Failure
-from tests.broker.rig import PATIENCE, Daemon, answer, exchange, listening, serving
+from tests.broker.rig import PATIENCE, Daemon, answer, errors, exchange, listening, serving
 
 POLICY = """\
 admin.vm.List * alice @adminvm allow target=dom0
@@ -258,3 +260,20 @@ def test_bytes_of_a_caller_do_no_harm_in_the_audit(daemon: Daemon) -> None:
         assert time.monotonic() < deadline
     line = next(line for line in daemon.audit().splitlines() if "forged" in line)
     assert '\\"\\u001b[2J\\u007f\\n{\\"forged\\":1}' in line
+
+
+def test_without_descriptors_it_waits_and_goes_on(tmp_path: Path) -> None:
+    with serving(tmp_path, POLICY) as daemon, ExitStack() as held:
+        used = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
+        limits = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (used + 2, limits[1]))
+        connections = [held.enter_context(connect(daemon.socket, PATIENCE)) for _ in range(6)]
+        while "no connection can be accepted" not in errors(tmp_path):
+            assert daemon.process.poll() is None
+            time.sleep(0.01)
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, limits)
+        for connection in connections:
+            connection.sendall(b"admin.vm.List dom0 name dom0\0")
+            connection.shutdown(socket.SHUT_WR)
+        for connection in connections:
+            assert connection.recv(100).startswith(b"0\0dom0 ")
