@@ -8,6 +8,7 @@ from typing import Any
 
 from qubesd.api.method import Access, Command, Destination, Method, Reply, Scope, Text, Unguarded
 from qubesd.core.core import Core
+from qubesd.core.keeper import Keeper
 from qubesd.model.properties import read, table
 from qubesd.model.state import Qube
 
@@ -27,24 +28,24 @@ def get_system_info(core: Core, command: Command) -> Reply:
     return Text(f'{{"domains": {{{domains}}}}}')
 
 
-def _entry(core: Core, qube: Qube) -> str:
-    return f"{json.dumps(qube.name)}: {json.dumps(facts(core, qube))}"
+def _entry(keeper: Keeper, qube: Qube) -> str:
+    return f"{json.dumps(qube.name)}: {json.dumps(facts(keeper, qube))}"
 
 
-def facts(core: Core, qube: Qube) -> Mapping[str, Any]:
+def facts(keeper: Keeper, qube: Qube) -> Mapping[str, Any]:
     """What is told of one qube; ``icon`` and ``label`` are those of its label, not its own icon."""
-    label = core.system.labels[str(qube.properties["label"])]
+    label = keeper.system.labels[str(qube.properties["label"])]
     return {
         "internal": qube.features.get("internal"),
         "tags": sorted(qube.tags),
         "type": str(qube.klass),
         **{
-            name: read(core, qube, name).value if name in table(qube.klass) else missing
+            name: read(keeper, qube, name).value if name in table(qube.klass) else missing
             for name, missing in _OPTIONAL.items()
         },
         "icon": f"appvm-{label.name}",
         "label": label.color,
-        "power_state": core.running(qube.name).state,
+        "power_state": keeper.running(qube.name).state,
         "uuid": qube.uuid,
     }
 

@@ -20,6 +20,7 @@ from qubesd.api.method import (
 )
 from qubesd.core.core import Core
 from qubesd.core.creation import Wanted, create, create_disposable, template_name
+from qubesd.core.keeper import Keeper
 from qubesd.core.removal import remove
 from qubesd.errors import PermissionDenied, ProtocolError, QubesError
 from qubesd.model.names import check_new_label_name, check_qube_name
@@ -33,8 +34,8 @@ _EMPTY = Unguarded("the answer is empty")
 _MADE = Unguarded("the name of what the caller has just made")
 
 
-def _row(core: Core, qube: Qube) -> str:
-    return f"{qube.name} class={qube.klass} state={core.running(qube.name).state} uuid={qube.uuid}\n"
+def _row(keeper: Keeper, qube: Qube) -> str:
+    return f"{qube.name} class={qube.klass} state={keeper.running(qube.name).state} uuid={qube.uuid}\n"
 
 
 def list_qubes(core: Core, command: Command) -> Reply:

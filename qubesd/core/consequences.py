@@ -1,7 +1,7 @@
 """What else changes with a property, and whom that tells (``spec/events.md`` 4, ``spec/event-sequences.md``).
 
-Each function adds its steps to the draft of a change whose value is already in it; ``draft.core`` still shows
-the state before. The events are those of stock, in its order: where stock tells nobody (as a Reset of the
+Each function adds its steps to the draft of a change whose value is already in it; ``draft.keeper``
+still shows the state before. The events are those of stock, in its order: where stock tells nobody (as a Reset of the
 keyboard layout), clients are known to cope, and where it tells too many (a template never follows the default
 netvm) they do not miss it.
 """
@@ -127,7 +127,7 @@ def _tell_address(draft: Draft, qube: Qube, family: str) -> None:
 def _tell_clients_of_layout(draft: Draft, owner: str) -> None:
     for client in _with_default(draft, "keyboard_layout"):
         if "guivm" in table(client.klass) and read(draft, client, "guivm").value == owner:
-            old = read(draft.core, client, "keyboard_layout").value
+            old = read(draft.keeper, client, "keyboard_layout").value
             draft.tell(PropertyReset(client.name, "keyboard_layout", as_told(old)))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from qubesd.core.core import Core
 from qubesd.core.draft import Draft
 from qubesd.core.tags import CREATED_BY, TRACKED, inherit_from_creator, put_tag
 from qubesd.errors import BadPropertyValue, BadValue, NoSuchLabel, NoSuchQube, QubeExists, QubesError
@@ -18,9 +18,6 @@ from qubesd.model.properties import read, table
 from qubesd.model.property import Settable
 from qubesd.model.references import makes_disposables
 from qubesd.model.state import Klass, Qube, System, Value
-
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
 
 _DEFAULT_TEMPLATE = {Klass.APP: "default_template", Klass.DISPOSABLE: "default_dispvm"}
 """The classes that need a template, and the global property that names it where the caller does not."""

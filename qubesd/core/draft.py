@@ -6,38 +6,34 @@ so a refused step leaves no trace; a draft is a ``View``, so computed values can
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from qubesd.core.keeper import Keeper
 from qubesd.events import Event
 from qubesd.model.state import Qube, System
 from qubesd.model.view import Host, Running
 
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
-
 
 class Draft:
-    """Begins as the core's present system; no ``await`` may stand between that and ``apply``."""
+    """Begins as the keeper's present system; no ``await`` may stand between that and ``apply``."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self._before = core.system
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._before = keeper.system
         self._events: list[Event] = []
         self._touched: dict[str, None] = {}
-        self.system: System = core.system
+        self.system: System = keeper.system
 
     @property
     def host(self) -> Host:
-        return self.core.host
+        return self.keeper.host
 
     def running(self, name: str) -> Running:
-        return self.core.running(name)
+        return self.keeper.running(name)
 
     def kernels(self) -> frozenset[str]:
-        return self.core.kernels()
+        return self.keeper.kernels()
 
     def kernel_options(self, version: str, pci: bool) -> str | None:
-        return self.core.kernel_options(version, pci)
+        return self.keeper.kernel_options(version, pci)
 
     def put(self, qube: Qube) -> Qube:
         """Add the qube, or put it in the place of the one of its name."""
@@ -65,14 +61,14 @@ class Draft:
             if not event.ahead:
                 first_after.append(event)
                 break
-            self.core.bus.publish(event)
-        if self.core.system is not self._before:
+            self.keeper.bus.publish(event)
+        if self.keeper.system is not self._before:
             raise RuntimeError("the system changed while a draft of it was being applied")
         everything = (
             self.system.properties is not self._before.properties
             or self.system.labels is not self._before.labels
             or self.system.pools is not self._before.pools
         )
-        self.core.change(self.system, self._touched, everything)
+        self.keeper.change(self.system, self._touched, everything)
         for event in (*first_after, *events):
-            self.core.bus.publish(event)
+            self.keeper.bus.publish(event)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qubesd.core.draft import Draft
+from qubesd.core.keeper import Keeper
 from qubesd.core.told import as_told, told
 from qubesd.errors import NoSuchFeature
 from qubesd.events import (
@@ -20,33 +19,30 @@ from qubesd.model import features
 from qubesd.model.properties import check_reset, find, read, table
 from qubesd.model.state import Qube
 
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
-
 _FOLLOWING = {"boot-mode.active": "bootmode", "boot-mode.appvm-default": "appvm_default_bootmode"}
 """Properties whose computed default a feature decides."""
 
 
-def set_feature(core: Core, qube: Qube, name: str, value: str) -> None:
+def set_feature(keeper: Keeper, qube: Qube, name: str, value: str) -> None:
     """Give the feature a value; an empty one means "set, but false".
 
     Raises:
         BadValue: the rule of this name does not allow the value.
     """
-    qube = core.current(qube)
-    features.check(core, qube, name, value)
-    draft = Draft(core)
+    qube = keeper.current(qube)
+    features.check(keeper, qube, name, value)
+    draft = Draft(keeper)
     put_feature(draft, qube.name, name, value)
     _tell_following(draft, qube, name)
     draft.apply()
 
 
-def remove_feature(core: Core, qube: Qube, name: str) -> None:
+def remove_feature(keeper: Keeper, qube: Qube, name: str) -> None:
     """Take the feature away; ``NoSuchFeature`` where the qube has none of that name, and then no event."""
-    qube = core.current(qube)
+    qube = keeper.current(qube)
     if name not in qube.features:
         raise NoSuchFeature(f"no feature {name[:64]!r} on qube {qube.name!r}")
-    draft = Draft(core)
+    draft = Draft(keeper)
     drop_feature(draft, qube.name, name)
     _tell_following(draft, qube, name)
     draft.apply()

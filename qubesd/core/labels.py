@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qubesd.core.draft import Draft
+from qubesd.core.keeper import Keeper
 from qubesd.errors import LabelInUse, NoSuchLabel, ProtocolError
 from qubesd.model.references import find_label
 from qubesd.model.state import Label, System
-
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
 
 BUILT_IN = 8
 """The highest index of the labels that every system has."""
@@ -24,18 +20,18 @@ def label(system: System, text: str) -> Label:
     return found
 
 
-def create_label(core: Core, name: str, color: str) -> None:
+def create_label(keeper: Keeper, name: str, color: str) -> None:
     """Add a label with the next index; ``LabelInUse`` where there is one of that name."""
-    labels = core.system.labels
+    labels = keeper.system.labels
     if name in labels:
         raise LabelInUse(f"a label {name[:64]!r} is there already")
     index = max([BUILT_IN, *(known.index for known in labels.values())]) + 1
-    draft = Draft(core)
+    draft = Draft(keeper)
     draft.system = draft.system.with_label(Label(name, index, color))
     draft.apply()
 
 
-def remove_label(core: Core, text: str) -> None:
+def remove_label(keeper: Keeper, text: str) -> None:
     """Remove a label that no qube has.
 
     Raises:
@@ -43,11 +39,11 @@ def remove_label(core: Core, text: str) -> None:
         ProtocolError: every system has this one.
         LabelInUse: some qube has it.
     """
-    found = label(core.system, text)
+    found = label(keeper.system, text)
     if found.index <= BUILT_IN:
         raise ProtocolError(f"label {found.name!r} is built in")
-    if any(qube.properties.get("label") == found.name for qube in core.system.qubes.values()):
+    if any(qube.properties.get("label") == found.name for qube in keeper.system.qubes.values()):
         raise LabelInUse(f"label {found.name!r} is in use")
-    draft = Draft(core)
+    draft = Draft(keeper)
     draft.system = draft.system.without_label(found.name)
     draft.apply()

@@ -12,9 +12,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from qubesd.core import uplinks
+from qubesd.core.keeper import Keeper
 from qubesd.core.marks import Marks
 from qubesd.core.power_events import (
     DomainPaused,
@@ -31,9 +32,6 @@ from qubesd.model.properties import read
 from qubesd.model.state import Klass, Qube
 from qubesd.model.view import Running
 from qubesd.virt.hypervisor import Domain, DomainChange, DomainState
-
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -57,11 +55,11 @@ _CHANGES = {
 
 
 class Lives:
-    """The runs of one core's qubes."""
+    """The runs of one keeper's qubes."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._marks = Marks(core.config.run_dir / "qubes/running")
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._marks = Marks(keeper.config.run_dir / "qubes/running")
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heard: set[str] | None = None
@@ -75,15 +73,15 @@ class Lives:
             HypervisorLost: the hypervisor cannot be reached.
         """
         left = self._marks.load()
-        self._core.bus.subscribe(SystemRestored, lambda _: self._drop_strays())
-        await self._core.hypervisor.open(self._news, lambda: self._behind(self._catch_up()))
+        self._keeper.bus.subscribe(SystemRestored, lambda _: self._drop_strays())
+        await self._keeper.hypervisor.open(self._news, lambda: self._behind(self._catch_up()))
         await self._catch_up()
         for uuid in left:
-            name = self._core.system.by_uuid.get(uuid)
+            name = self._keeper.system.by_uuid.get(uuid)
             if name is None:
                 self._marks.drop(uuid)
-            elif self.run(self._core.system.qubes[name]).domain.state is DomainState.OFF:
-                self.run(self._core.system.qubes[name]).announce()
+            elif self.run(self._keeper.system.qubes[name]).domain.state is DomainState.OFF:
+                self.run(self._keeper.system.qubes[name]).announce()
                 self._turn(uuid, OFF)
 
     async def close(self) -> None:
@@ -93,22 +91,22 @@ class Lives:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._core.hypervisor.close()
+        await self._keeper.hypervisor.close()
 
     def run(self, qube: Qube) -> Run:
         """What is known of this qube's life; of a qube that is gone nothing is kept."""
         run = self._runs.get(qube.uuid)
         if run is None:
             run = Run(qube.uuid, qube.name)
-            if qube.uuid in self._core.system.by_uuid:
+            if qube.uuid in self._keeper.system.by_uuid:
                 self._runs[qube.uuid] = run
         return run
 
     def active(self) -> Iterator[Qube]:
         """The qubes of this host whose state is anything but halted, dom0 not among them."""
         for run in self._runs.values():
-            if run.shown().state != "Halted" and run.name in self._core.system.qubes:
-                yield self._core.system.qubes[run.name]
+            if run.shown().state != "Halted" and run.name in self._keeper.system.qubes:
+                yield self._keeper.system.qubes[run.name]
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of the work, which goes on to its end also if its caller is cancelled."""
@@ -124,7 +122,7 @@ class Lives:
         run = self.run(qube)
         async with run.lock:
             await self.settle(run)
-            if self._core.system.by_uuid.get(run.uuid) != run.name:
+            if self._keeper.system.by_uuid.get(run.uuid) != run.name:
                 raise NoSuchQube(f"qube {run.name!r} is gone")
             yield run
 
@@ -154,7 +152,7 @@ class Lives:
 
     async def take_down(self, run: Run) -> None:
         """Destroy the domain, if there is one."""
-        destroyed = self._core.hypervisor.destroy(run.uuid)
+        destroyed = self._keeper.hypervisor.destroy(run.uuid)
         known = run.domain.state is not DomainState.OFF
         await (self.bring(run, DomainState.OFF, destroyed) if known else destroyed)
 
@@ -168,11 +166,11 @@ class Lives:
             return
         run.stop_pending = False
         try:
-            self._core.bus.publish(DomainStopped(run.name))
+            self._keeper.bus.publish(DomainStopped(run.name))
             self._show(run)
             self.tell_new_run(run.name)
-            await uplinks.cut(self._core, run.name, list(self.active()))
-            self._core.bus.publish(DomainShutdown(run.name))
+            await uplinks.cut(self._keeper, run.name, list(self.active()))
+            self._keeper.bus.publish(DomainShutdown(run.name))
             await self.clean_up(run.name)
         finally:
             if not run.announced:  # else it was started again from outside
@@ -182,18 +180,18 @@ class Lives:
     def tell_new_run(self, name: str) -> None:
         """Publish that the properties that go with a run have changed."""
         for prop in _BY_RUN:
-            self._core.bus.publish(PropertyReset(name, prop))
+            self._keeper.bus.publish(PropertyReset(name, prop))
 
     async def clean_up(self, name: str) -> None:
         """Remove the qube if it is a disposable that goes with its run; the caller holds the lock."""
-        qube = self._core.system.qubes.get(name)
+        qube = self._keeper.system.qubes.get(name)
         if qube is None or qube.klass is not Klass.DISPOSABLE:
             return
-        if not read(self._core, qube, "auto_cleanup").value:
+        if not read(self._keeper, qube, "auto_cleanup").value:
             return
         try:
-            remove(self._core, qube)
-            await self._core.durable()
+            remove(self._keeper, qube)
+            await self._keeper.durable()
         except QubesError as error:
             _log.error("disposable %r was to be removed after its run and stays: %s", name, error)
         else:
@@ -203,7 +201,7 @@ class Lives:
         """Drop what is known of a qube that was removed, in the hypervisor as well."""
         self._runs.pop(qube.uuid, None)
         try:
-            await self._core.hypervisor.forget(qube.uuid)
+            await self._keeper.hypervisor.forget(qube.uuid)
         except QubesError as error:
             _log.warning("qube %r was removed, its domain's definition was not: %s", qube.name, error)
 
@@ -223,7 +221,7 @@ class Lives:
 
     def _show(self, run: Run) -> None:
         if self._runs.get(run.uuid) is run:
-            self._core.set_running(run.name, run.shown())
+            self._keeper.set_running(run.name, run.shown())
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -256,10 +254,10 @@ class Lives:
 
     def _turn(self, uuid: str, domain: Domain) -> None:
         """The domain is now this: keep it, show it, tell of it."""
-        name = self._core.system.by_uuid.get(uuid)
-        if name is None or self._core.system.qubes[name].klass in ELSEWHERE:
+        name = self._keeper.system.by_uuid.get(uuid)
+        if name is None or self._keeper.system.qubes[name].klass in ELSEWHERE:
             return
-        run = self.run(self._core.system.qubes[name])
+        run = self.run(self._keeper.system.qubes[name])
         before = run.domain.state
         run.turn(domain)
         from_outside = not run.starting and before is DomainState.OFF is not domain.state
@@ -271,7 +269,7 @@ class Lives:
         elif from_outside:
             self.tell_new_run(name)
         elif run.announced and (before, domain.state) in _CHANGES:
-            self._core.bus.publish(_CHANGES[before, domain.state](name))
+            self._keeper.bus.publish(_CHANGES[before, domain.state](name))
 
     async def _settle_later(self, run: Run) -> None:
         async with run.lock:
@@ -281,7 +279,7 @@ class Lives:
         """Compare what is known with what there is: at the start, and after a lost connection."""
         self._heard = set()
         try:
-            found = await self._core.hypervisor.domains()
+            found = await self._keeper.hypervisor.domains()
             # What was told while the list was asked for is newer than the list.
             unheard = (found.keys() | self._runs.keys()) - self._heard
         finally:
@@ -297,12 +295,12 @@ class Lives:
     def _drop_strays(self) -> None:
         """The system went back to one without some qubes; take down what runs of those."""
         for run in list(self._runs.values()):
-            if self._core.system.by_uuid.get(run.uuid) != run.name:
+            if self._keeper.system.by_uuid.get(run.uuid) != run.name:
                 del self._runs[run.uuid]
-                self._core.set_running(run.name, Running())
+                self._keeper.set_running(run.name, Running())
                 self._marks.drop(run.uuid)
                 self._behind(self._drop(run.uuid))
 
     async def _drop(self, uuid: str) -> None:
-        await self._core.hypervisor.destroy(uuid)
-        await self._core.hypervisor.forget(uuid)
+        await self._keeper.hypervisor.destroy(uuid)
+        await self._keeper.hypervisor.forget(uuid)

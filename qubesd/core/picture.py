@@ -6,13 +6,11 @@ A list of a thousand qubes is asked for often and changes rarely, in few places.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from qubesd.core.keeper import Keeper
 from qubesd.events import QubeChanged, SystemChanged
 from qubesd.model.state import Qube
-
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
 
 T = TypeVar("T")
 
@@ -20,14 +18,14 @@ T = TypeVar("T")
 class Picture(Generic[T]):
     """What ``draw`` makes of each qube, in the order of every list."""
 
-    def __init__(self, core: Core, draw: Callable[[Core, Qube], T]) -> None:
-        self._core = core
+    def __init__(self, keeper: Keeper, draw: Callable[[Keeper, Qube], T]) -> None:
+        self._keeper = keeper
         self._draw = draw
         self._drawn: Mapping[str, T] = {}
         self._stale: set[str] = set()
         self._all_stale = True
-        core.bus.subscribe(QubeChanged, lambda event: self._stale.add(event.subject))
-        core.bus.subscribe(SystemChanged, lambda event: self._spoil())
+        keeper.bus.subscribe(QubeChanged, lambda event: self._stale.add(event.subject))
+        keeper.bus.subscribe(SystemChanged, lambda event: self._spoil())
 
     def _spoil(self) -> None:
         self._all_stale = True
@@ -35,7 +33,9 @@ class Picture(Generic[T]):
     def all(self) -> Mapping[str, T]:
         """By name; a later change does not show in a mapping that was given out before it."""
         if self._all_stale:
-            self._drawn = {qube.name: self._draw(self._core, qube) for qube in self._core.system.in_order()}
+            self._drawn = {
+                qube.name: self._draw(self._keeper, qube) for qube in self._keeper.system.in_order()
+            }
             self._all_stale = False
             self._stale.clear()
         elif self._stale:
@@ -44,7 +44,7 @@ class Picture(Generic[T]):
         return self._drawn
 
     def _refreshed(self) -> Mapping[str, T]:
-        qubes = self._core.system.qubes
+        qubes = self._keeper.system.qubes
         drawn = dict(self._drawn)
         came = False
         for name in self._stale:
@@ -53,7 +53,7 @@ class Picture(Generic[T]):
                 drawn.pop(name, None)
             else:
                 came = came or name not in drawn
-                drawn[name] = self._draw(self._core, qube)
+                drawn[name] = self._draw(self._keeper, qube)
         if not came:
             return drawn
-        return {qube.name: drawn[qube.name] for qube in self._core.system.in_order()}
+        return {qube.name: drawn[qube.name] for qube in self._keeper.system.in_order()}

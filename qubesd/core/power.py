@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from qubesd.core.domain import number
+from qubesd.core.keeper import Keeper
 from qubesd.core.lives import ELSEWHERE, Lives
 from qubesd.core.power_events import (
     DomainPrePaused,
@@ -30,17 +30,14 @@ from qubesd.model.properties import read
 from qubesd.model.state import DOM0_UUID, Klass, Qube
 from qubesd.virt.hypervisor import DomainState, Figures
 
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
-
 
 class Power:
-    """The verbs on one core's qubes. What a verb began is finished, also when its caller has gone."""
+    """The verbs on one keeper's qubes. What a verb began is finished, also when its caller has gone."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self.lives = Lives(core)
-        self._starter = Starter(core, self.lives)
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self.lives = Lives(keeper)
+        self._starter = Starter(keeper, self.lives)
 
     async def open(self) -> None:
         """Connect to the hypervisor and learn which qubes run; ``HypervisorLost`` where it is not there."""
@@ -78,13 +75,13 @@ class Power:
         run = self._local(qube)
         await self.lives.finish(self._shut_down(qube, force))
         if wait:
-            limit = number(self._core, qube, "shutdown_timeout")
+            limit = number(self._keeper, qube, "shutdown_timeout")
             try:
                 async with asyncio.timeout(limit):
                     await run.halted.wait()
             except TimeoutError:
                 error = ShutdownTimeout(f"qube {qube.name!r} did not shut down within {limit} seconds")
-                self._core.bus.publish(DomainShutdownFailed(qube.name, str(error)))
+                self._keeper.bus.publish(DomainShutdownFailed(qube.name, str(error)))
                 raise error from None
 
     async def kill(self, qube: Qube) -> None:
@@ -137,10 +134,10 @@ class Power:
     async def figures(self, qube: Qube) -> Figures:
         """What the qube uses now; all zero where it does not run on this host."""
         if qube.klass is Klass.ADMIN:
-            return await self._core.hypervisor.figures(DOM0_UUID)
+            return await self._keeper.hypervisor.figures(DOM0_UUID)
         if qube.klass is Klass.REMOTE or self.lives.run(qube).domain.state is DomainState.OFF:
             return Figures()
-        return await self._core.hypervisor.figures(qube.uuid)
+        return await self._keeper.hypervisor.figures(qube.uuid)
 
     def _local(self, qube: Qube) -> Run:
         """The run of a qube whose power is ours to switch."""
@@ -153,7 +150,7 @@ class Power:
             if run.domain.state is DomainState.OFF:
                 raise QubeNotStarted(f"qube {qube.name!r} is not running")
             try:
-                self._core.bus.publish(DomainPreShutdown(run.name, force))
+                self._keeper.bus.publish(DomainPreShutdown(run.name, force))
                 if not force:
                     self._check_unused(run.name)
                 if run.domain.state in (DomainState.RUNNING, DomainState.STOPPING):
@@ -163,14 +160,14 @@ class Power:
                 else:
                     raise QubeNotRunning(f"qube {run.name!r} is not running and cannot react; use force")
             except QubesError as error:
-                self._core.bus.publish(DomainShutdownFailed(run.name, str(error)))
+                self._keeper.bus.publish(DomainShutdownFailed(run.name, str(error)))
                 raise
             await self.lives.settle(run)
 
     async def _ask_to_stop(self, run: Run) -> None:
         """Where the domain is gone as soon as it was asked, the news of that are waited for."""
         with run.expecting(DomainState.OFF) as gone:
-            if await self._core.hypervisor.shutdown(run.uuid) is DomainState.OFF:
+            if await self._keeper.hypervisor.shutdown(run.uuid) is DomainState.OFF:
                 await self.lives.hear(run, DomainState.OFF, gone)
 
     def _check_unused(self, name: str) -> None:
@@ -179,9 +176,9 @@ class Power:
             if user.name == name:
                 continue
             for role in ("netvm", "audiovm"):
-                if read(self._core, user, role).value == name:
+                if read(self._keeper, user, role).value == name:
                     raise QubeInUse(f"a running qube has {name!r} as its {role}; stop it first or use force")
-            if read(self._core, user, "guivm").value == name:
+            if read(self._keeper, user, "guivm").value == name:
                 raise QubeError(f"a running qube has {name!r} as its guivm; stop it first or use force")
 
     async def _kill(self, run: Run) -> None:
@@ -198,8 +195,8 @@ class Power:
             return
         if run.domain.state not in (DomainState.RUNNING, DomainState.STOPPING):
             raise QubeNotRunning(f"qube {run.name!r} is not running")
-        self._core.bus.publish(DomainPrePaused(run.name))
-        await self.lives.bring(run, DomainState.PAUSED, self._core.hypervisor.pause(run.uuid))
+        self._keeper.bus.publish(DomainPrePaused(run.name))
+        await self.lives.bring(run, DomainState.PAUSED, self._keeper.hypervisor.pause(run.uuid))
 
     async def _unpause(self, qube: Qube) -> None:
         async with self.lives.holding(qube) as run:
@@ -208,8 +205,8 @@ class Power:
             await self._go_on(run)
 
     async def _go_on(self, run: Run) -> None:
-        self._core.bus.publish(DomainPreUnpaused(run.name))
-        await self.lives.bring(run, DomainState.RUNNING, self._core.hypervisor.unpause(run.uuid))
+        self._keeper.bus.publish(DomainPreUnpaused(run.name))
+        await self.lives.bring(run, DomainState.RUNNING, self._keeper.hypervisor.unpause(run.uuid))
 
     async def _suspend(self, qube: Qube) -> None:
         async with self.lives.holding(qube) as run:
@@ -217,7 +214,7 @@ class Power:
                 return
             if run.domain.state is DomainState.RUNNING:
                 try:
-                    suspended = self._core.hypervisor.suspend(run.uuid)
+                    suspended = self._keeper.hypervisor.suspend(run.uuid)
                     await self.lives.bring(run, DomainState.SUSPENDED, suspended)
                     return
                 except NotSupported:
@@ -227,7 +224,7 @@ class Power:
     async def _resume(self, qube: Qube) -> None:
         async with self.lives.holding(qube) as run:
             if run.domain.state is DomainState.SUSPENDED:
-                await self.lives.bring(run, DomainState.RUNNING, self._core.hypervisor.wake(run.uuid))
+                await self.lives.bring(run, DomainState.RUNNING, self._keeper.hypervisor.wake(run.uuid))
             elif run.domain.state is DomainState.PAUSED:
                 await self._go_on(run)
             else:

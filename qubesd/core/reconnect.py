@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
+from qubesd.core.core import Core
 from qubesd.core.domain import interfaces
 from qubesd.core.draft import Draft
 from qubesd.errors import QubesError
 from qubesd.model.lineage import follows_default_netvm
 from qubesd.model.state import Qube
 from qubesd.virt.hypervisor import Interface
-
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
 
 _Wiring = dict[str, tuple[Interface, ...]]
 """The interfaces of qubes by their uuids."""

@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from qubesd.core.draft import Draft
+from qubesd.core.keeper import Keeper
 from qubesd.errors import QubeInUse, QubeNotHalted
 from qubesd.events import QubePreDelete, QubeRemoved
 from qubesd.model.properties import GLOBALS, read, table
 from qubesd.model.state import Klass, Qube
 
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
-
 _log = logging.getLogger(__name__)
 
 
-def remove(core: Core, qube: Qube) -> None:
-    """Remove a halted qube; durable after ``core.durable``. The caller holds the qube's lock.
+def remove(keeper: Keeper, qube: Qube) -> None:
+    """Remove a halted qube; durable after ``keeper.durable``. The caller holds the qube's lock.
 
     The event ahead of it is published also where the removal is then refused as in use, as stock does.
 
@@ -31,29 +28,29 @@ def remove(core: Core, qube: Qube) -> None:
         QubeNotHalted: it runs.
         NoSuchQube: it has gone since it was looked up.
     """
-    qube = core.current(qube)
+    qube = keeper.current(qube)
     if qube.klass is Klass.ADMIN:
         raise QubeInUse("dom0 cannot be removed")
-    if "installed_by_rpm" in table(qube.klass) and read(core, qube, "installed_by_rpm").value:
+    if "installed_by_rpm" in table(qube.klass) and read(keeper, qube, "installed_by_rpm").value:
         raise QubeInUse(f"qube {qube.name!r} is installed as a package; remove the package instead")
-    if qube.klass is not Klass.REMOTE and core.running(qube.name).state != "Halted":
+    if qube.klass is not Klass.REMOTE and keeper.running(qube.name).state != "Halted":
         raise QubeNotHalted(f"qube {qube.name!r} is not halted; shut it down first")
-    core.bus.publish(QubePreDelete(None, qube.name))
-    user = next(users(core, qube.name), None)
+    keeper.bus.publish(QubePreDelete(None, qube.name))
+    user = next(users(keeper, qube.name), None)
     if user is not None:
         _log.info("qube %r was not removed: in use by %s", qube.name, user)
         raise QubeInUse(f"qube {qube.name!r} is in use by another qube or as a default; see the daemon's log")
-    draft = Draft(core)
+    draft = Draft(keeper)
     draft.drop(qube.name)
     draft.tell(QubeRemoved(None, qube.name))
     draft.apply()
 
 
-def users(core: Core, name: str) -> Iterator[str]:
+def users(keeper: Keeper, name: str) -> Iterator[str]:
     """What refers to the qube, in words: others' properties of their own, global ones by any way, devices."""
-    system = core.system
+    system = keeper.system
     for line in GLOBALS.values():
-        if line.type == "vm" and read(core, None, line.name).value == name:
+        if line.type == "vm" and read(keeper, None, line.name).value == name:
             yield f"global property {line.name!r}"
     for other in system.qubes.values():
         if other.name == name:

@@ -5,10 +5,9 @@ What else changes with a property, and whom that tells, is in ``consequences``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qubesd.core import consequences
 from qubesd.core.draft import Draft
+from qubesd.core.keeper import Keeper
 from qubesd.core.told import as_told, told
 from qubesd.events import (
     PropertyDel,
@@ -21,11 +20,8 @@ from qubesd.events import (
 from qubesd.model.properties import Settable, check_reset, find, read, read_default
 from qubesd.model.state import Qube, Value
 
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
 
-
-def setting(core: Core, owner: Qube | None, name: str, value: Value) -> Draft:
+def setting(keeper: Keeper, owner: Qube | None, name: str, value: Value) -> Draft:
     """The draft that gives the property a value of its own; ``owner`` is ``None`` for a global one.
 
     Raises:
@@ -33,12 +29,12 @@ def setting(core: Core, owner: Qube | None, name: str, value: Value) -> Draft:
         BadPropertyValue: it cannot be set, or not to this value.
         QubesError: the system as it is does not allow it; the class says why.
     """
-    owner = None if owner is None else core.current(owner)
-    value = find(owner, name).check(core, owner, value)
+    owner = None if owner is None else keeper.current(owner)
+    value = find(owner, name).check(keeper, owner, value)
     subject = None if owner is None else owner.name
-    before = read(core, owner, name)
+    before = read(keeper, owner, name)
     old, new = told(before), as_told(value)
-    draft = Draft(core)
+    draft = Draft(keeper)
     draft.tell(PropertyPreSet(subject, name, old, new))
     if owner is None:
         draft.system = draft.system.with_property(name, value)
@@ -50,7 +46,7 @@ def setting(core: Core, owner: Qube | None, name: str, value: Value) -> Draft:
     return draft
 
 
-def resetting(core: Core, owner: Qube | None, name: str) -> Draft:
+def resetting(keeper: Keeper, owner: Qube | None, name: str) -> Draft:
     """The draft that takes the property's own value away, so that it has its default; also where it has it
     already. A property that is always computed has nothing to take away: that is an empty draft.
 
@@ -59,13 +55,13 @@ def resetting(core: Core, owner: Qube | None, name: str) -> Draft:
         BadValue: it has no default, or was fixed when the qube was made.
         QubesError: the system as it is does not allow it; the class says why.
     """
-    owner = None if owner is None else core.current(owner)
-    check_reset(core, owner, name)
-    draft = Draft(core)
+    owner = None if owner is None else keeper.current(owner)
+    check_reset(keeper, owner, name)
+    draft = Draft(keeper)
     if find(owner, name).settable is Settable.NO:
         return draft
     subject = None if owner is None else owner.name
-    before, after = read(core, owner, name), read_default(core, owner, name)
+    before, after = read(keeper, owner, name), read_default(keeper, owner, name)
     old = told(before)
     draft.tell(PropertyPreReset(subject, name, old))
     moved = name == "netvm" and before.value != after.value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from qubesd.core import uplinks
 from qubesd.core.domain import describe, needed_memory, number
+from qubesd.core.keeper import Keeper
 from qubesd.core.lives import ELSEWHERE, Lives
 from qubesd.core.power_events import (
     DomainPreSpawn,
@@ -27,9 +27,6 @@ from qubesd.model.properties import read
 from qubesd.model.state import Klass, Qube
 from qubesd.virt.hypervisor import DomainState
 
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
-
 _log = logging.getLogger(__name__)
 
 _RESTORING = "backup-restore-in-progress"
@@ -38,8 +35,8 @@ _RESTORING = "backup-restore-in-progress"
 class Starter:
     """Starts qubes, each after its netvm."""
 
-    def __init__(self, core: Core, lives: Lives) -> None:
-        self._core = core
+    def __init__(self, keeper: Keeper, lives: Lives) -> None:
+        self._keeper = keeper
         self._lives = lives
         self._waits_for: dict[str, str] = {}
         """Which qube's start waits for which netvm's."""
@@ -54,34 +51,34 @@ class Starter:
             if run.domain.state is not DomainState.OFF:
                 return
             try:
-                await self._prepare(self._core.system.qubes[run.name])
-                await self._spawn(run, self._core.system.qubes[run.name])
+                await self._prepare(self._keeper.system.qubes[run.name])
+                await self._spawn(run, self._keeper.system.qubes[run.name])
             except BaseException as error:
                 await self._give_up(run, error)
                 raise
             finally:
                 self._lives.start_ends(run)
-            self._core.bus.publish(DomainStart(run.name))
-            await uplinks.join(self._core, run.name, list(self._lives.active()))
+            self._keeper.bus.publish(DomainStart(run.name))
+            await uplinks.join(self._keeper, run.name, list(self._lives.active()))
 
     async def _prepare(self, qube: Qube) -> None:
         """Everything that has to be so before there is a domain."""
         why_not = qube.features.get("prohibit-start")
         if why_not:
             raise QubesError(f"qube {qube.name!r} may not start: {why_not}")
-        self._core.bus.publish(DomainPreStart(qube.name, needed_memory(self._core, qube)))
+        self._keeper.bus.publish(DomainPreStart(qube.name, needed_memory(self._keeper, qube)))
         self._check_may_start(qube)
-        self._core.bus.publish(DomainVerifyFiles(qube.name))
+        self._keeper.bus.publish(DomainVerifyFiles(qube.name))
         await self._start_netvm(qube)
 
     def _check_may_start(self, qube: Qube) -> None:
         if _RESTORING in qube.tags:
             raise QubeError(f"qube {qube.name!r} is being restored from a backup; start it when that is done")
-        template = template_of(self._core.system, qube)
+        template = template_of(self._keeper.system, qube)
         if (
             qube.klass is Klass.DISPOSABLE
             and template is not None
-            and not read(self._core, template, "template_for_dispvms").value
+            and not read(self._keeper, template, "template_for_dispvms").value
         ):
             raise QubesError(f"{template.name!r} is no template for disposables any more")
         for assignment in qube.assignments:
@@ -93,7 +90,7 @@ class Starter:
                 )
 
     async def _start_netvm(self, qube: Qube) -> None:
-        netvm = netvm_of(self._core.system, qube)
+        netvm = netvm_of(self._keeper.system, qube)
         if netvm is None or netvm.klass in ELSEWHERE:
             return
         # A start that waits for itself would wait for ever, and two that wait for each other too.
@@ -114,25 +111,25 @@ class Starter:
 
     async def _spawn(self, run: Run, qube: Qube) -> None:
         """From properties to a domain that can be used."""
-        core, lives = self._core, self._lives
-        core.bus.publish(DomainPreSpawn(qube.name))
-        spec = describe(core, qube, core.config.kernels_dir)
+        keeper, lives = self._keeper, self._lives
+        keeper.bus.publish(DomainPreSpawn(qube.name))
+        spec = describe(keeper, qube, keeper.config.kernels_dir)
         run.starting = True
-        domain = await lives.bring(run, DomainState.PAUSED, core.hypervisor.create(spec))
+        domain = await lives.bring(run, DomainState.PAUSED, keeper.hypervisor.create(spec))
         _check_is_there(run)
         lives.start_announces(run, domain)
         lives.tell_new_run(qube.name)
-        core.bus.publish(DomainSpawn(qube.name))
-        core.bus.publish(DomainQdbCreate(qube.name))
-        core.bus.publish(DomainPreUnpaused(qube.name))
-        await lives.bring(run, DomainState.RUNNING, core.hypervisor.unpause(qube.uuid))
+        keeper.bus.publish(DomainSpawn(qube.name))
+        keeper.bus.publish(DomainQdbCreate(qube.name))
+        keeper.bus.publish(DomainPreUnpaused(qube.name))
+        await lives.bring(run, DomainState.RUNNING, keeper.hypervisor.unpause(qube.uuid))
         _check_is_there(run)
-        if features.with_template(core, qube, "qrexec"):
-            await self._wait_for_agent(run, number(core, qube, "qrexec_timeout"))
+        if features.with_template(keeper, qube, "qrexec"):
+            await self._wait_for_agent(run, number(keeper, qube, "qrexec_timeout"))
 
     async def _wait_for_agent(self, run: Run, limit: int) -> None:
         """``limit`` is in seconds."""
-        answer = asyncio.ensure_future(self._core.hypervisor.answers(run.uuid))
+        answer = asyncio.ensure_future(self._keeper.hypervisor.answers(run.uuid))
         with run.expecting(DomainState.OFF) as gone:
             try:
                 await asyncio.wait((answer, gone), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
@@ -146,7 +143,7 @@ class Starter:
     async def _give_up(self, run: Run, error: BaseException) -> None:
         """Tell of the failure and leave the qube halted, or gone where it goes with its run."""
         reason = str(error) if isinstance(error, QubesError) else "internal error, see the log"
-        self._core.bus.publish(DomainStartFailed(run.name, reason))
+        self._keeper.bus.publish(DomainStartFailed(run.name, reason))
         if run.starting:
             try:
                 await self._lives.take_down(run)

@@ -5,9 +5,8 @@ A qube's name may hold a ``.``, a tag may not; where a tag would be made of such
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qubesd.core.draft import Draft
+from qubesd.core.keeper import Keeper
 from qubesd.core.told import as_told, told
 from qubesd.errors import NoSuchTag
 from qubesd.events import PropertyPreSet, PropertySet, TagAdded, TagRemoved
@@ -15,21 +14,18 @@ from qubesd.model.names import is_tag
 from qubesd.model.properties import find, read, table
 from qubesd.model.state import Qube, Value
 
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
-
 CREATED_BY = "created-by-"
 ORIGINS = (CREATED_BY, f"disp-{CREATED_BY}")
 TRACKED = ("guivm", "audiovm", "relayvm")
 """Properties whose value a tag ``PROPERTY-QUBE`` repeats, so that policy can speak of it."""
 
 
-def add_tag(core: Core, qube: Qube, tag: str) -> None:
+def add_tag(keeper: Keeper, qube: Qube, tag: str) -> None:
     """Put the tag on; nothing where the qube carries it."""
-    qube = core.current(qube)
+    qube = keeper.current(qube)
     if tag in qube.tags:
         return
-    draft = Draft(core)
+    draft = Draft(keeper)
     if tag.startswith(CREATED_BY):
         creator = draft.system.qubes.get(tag.removeprefix(CREATED_BY))
         if creator is not None:
@@ -38,12 +34,12 @@ def add_tag(core: Core, qube: Qube, tag: str) -> None:
     draft.apply()
 
 
-def remove_tag(core: Core, qube: Qube, tag: str) -> None:
+def remove_tag(keeper: Keeper, qube: Qube, tag: str) -> None:
     """Take the tag off; ``NoSuchTag`` where the qube does not carry it."""
-    qube = core.current(qube)
+    qube = keeper.current(qube)
     if tag not in qube.tags:
         raise NoSuchTag(f"no tag {tag[:64]!r} on qube {qube.name!r}")
-    draft = Draft(core)
+    draft = Draft(keeper)
     drop_tag(draft, qube.name, tag)
     draft.apply()
 
