@@ -1,9 +1,9 @@
 """What else changes with a property, and whom that tells (``spec/events.md`` 4, ``spec/event-sequences.md``).
 
 Each function adds its steps to the draft of a change whose value is already in it; ``draft.keeper``
-still shows the state before. The events are those of stock, in its order: where stock tells nobody (as a Reset of the
-keyboard layout), clients are known to cope, and where it tells too many (a template never follows the default
-netvm) they do not miss it.
+still shows the state before. The events are those of stock, in its order: where stock tells nobody (as a
+Reset of the keyboard layout), clients are known to cope, and where it tells too many (a template never
+follows the default netvm) they do not miss it.
 """
 
 from __future__ import annotations
