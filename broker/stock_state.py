@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import closing
 from pathlib import Path
 
 from broker.answering import StateError
-from broker.sockets import short_path
+from broker.client import CallError, NoReplyError
+from broker.internal import ask
 from policy_engine import World, WorldError
+from policy_engine.errors import quoted
 
 PATIENCE = 20.0
 """Seconds that qubesd may take."""
@@ -21,15 +22,16 @@ PATIENCE = 20.0
 MAX_DOCUMENT = 64 * 1024 * 1024
 """Bytes of a description: some 100,000 qubes."""
 
-_REQUEST = b"internal.GetSystemInfo+ dom0 name dom0\0"
-_SUCCESS = b"0\0"
-
 
 class StockState:
-    """Fetches the state over ``qubesd.internal.sock``, whose path is given."""
+    """Fetches the state over ``qubesd.internal.sock``, whose path is given.
 
-    def __init__(self, path: Path) -> None:
+    ``patience`` is in seconds, for one fetch; a question waits for two at most.
+    """
+
+    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
         self._path = path
+        self._patience = patience
         self._running: asyncio.Task[World] | None = None
         self._next: asyncio.Task[World] | None = None
         self._document = b""
@@ -46,34 +48,22 @@ class StockState:
         if before is not None:
             await asyncio.wait([before])
         self._running, self._next = self._next, None
-        document = await fetch(self._path)
+        document = await fetch(self._path, self._patience)
         if document != self._document:
             self._world, self._document = parse_state(document), document
         return self._world
 
 
-async def fetch(path: Path) -> bytes:
+async def fetch(path: Path, patience: float = PATIENCE) -> bytes:
     """The JSON document that describes the system. Raises ``StateError``."""
     try:
-        async with asyncio.timeout(PATIENCE):
-            with short_path(path) as name:
-                reader, writer = await asyncio.open_unix_connection(name)
-            with closing(writer):
-                writer.write(_REQUEST)
-                writer.write_eof()
-                reply = await reader.read(len(_SUCCESS))
-                content = bytearray()
-                while data := await reader.read(1 << 20):
-                    content += data
-                    if len(content) > MAX_DOCUMENT:
-                        raise StateError(f"{path}: more than {MAX_DOCUMENT} bytes of state")
-    except TimeoutError:
-        raise StateError(f"{path}: qubesd does not answer within {PATIENCE:.0f} s") from None
+        return await ask(path, "internal.GetSystemInfo", patience, MAX_DOCUMENT)
     except OSError as error:
         raise StateError(f"{path}: {error.strerror or error}") from error
-    if reply != _SUCCESS:
-        raise StateError(f"{path}: qubesd answers with an error")
-    return bytes(content)
+    except CallError as error:
+        raise StateError(f"{path}: qubesd answers with {quoted(error.kind)}") from error
+    except NoReplyError as error:
+        raise StateError(f"{path}: qubesd breaks off: {error}") from error
 
 
 def parse_state(document: bytes) -> World:
