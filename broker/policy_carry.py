@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from broker.client import CallError, NoReplyError, call
 from broker.places import QREXEC_CLIENT
-from broker.policy_exec import Refused
+from broker.policy_response import Refused
 from broker.wire import FramingError
 
 _DISPOSABLE = "@dispvm:"

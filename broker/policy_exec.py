@@ -11,24 +11,14 @@ import argparse
 import socket
 import sys
 import syslog
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from broker.places import POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, QUBESD_SOCKET, SERVICES
-
-ALLOW, DENY = "result=allow", "result=deny"
+from broker.policy_response import ALLOW, DENY, MAX_RESPONSE, Refused, fields_of
 
 PATIENCE = 15 * 60.0
 """Seconds to wait for the policy daemon: longer than it lets the user think."""
-
-MAX_RESPONSE = 4_095
-"""Bytes of a response that the C qrexec daemon takes."""
-
-_ALLOW_NEEDS = frozenset({"user", "target", "requested_target", "autostart"})
-
-
-class Refused(Exception):
-    """The call is denied; the text says why, for the log."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -104,25 +94,6 @@ def ask_daemon(path: str, request: bytes) -> str | None:
     if not 0 < len(response) <= MAX_RESPONSE or not response.isascii():
         raise Refused(f"{path}: {len(response)} bytes that are no response")
     return response.decode("ascii")
-
-
-def fields_of(response: str) -> Mapping[str, str]:
-    """The lines of a response by their keys. Raises ``Refused`` where the C qrexec daemon refuses it."""
-    if len(response) > MAX_RESPONSE or not response.isascii():
-        raise Refused("a response that is too long or not ASCII")
-    fields: dict[str, str] = {}
-    for line in response.split("\n"):
-        key, equals, value = line.partition("=")
-        if not equals or not line.isprintable() or key in fields:
-            raise Refused(f"a response with the line {line[:80]!a}")
-        fields[key] = value
-    present = _ALLOW_NEEDS & fields.keys()
-    match fields.get("result"):
-        case "allow" if present == _ALLOW_NEEDS and fields["autostart"] in ("True", "False"):
-            return fields
-        case "deny" if not present:
-            return fields
-    raise Refused(f"a malformed response: {response[:80]!a}")
 
 
 def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:

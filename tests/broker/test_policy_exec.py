@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from broker.policy_carry import command_of
-from broker.policy_exec import arguments_of, fields_of
+from broker.policy_exec import arguments_of
+from broker.policy_response import fields_of
 from broker.sockets import short_path
 
 ROOT = Path(__file__).parents[2]
