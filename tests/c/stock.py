@@ -1,0 +1,280 @@
+"""The stock C qrexec daemon, played by a C program that is compiled here, and all that it meets in a dom0.
+
+``stock-daemon`` is written from what the C daemon was seen to do (``spec/qrexec-daemon.md``). It tells of
+each step that it takes, so that a test can judge them: above all, whether it ever had to use its fallback.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from broker.sockets import short_path
+from tests.broker.rig import PATIENCE, ROOT, Daemon
+
+SOURCES = Path(__file__).parent
+FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
+
+REFUSED, NOT_FOUND, FAILED = 126, 127, 125
+"""Exit statuses of a call that did not come to its service."""
+
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def compiled(folder: Path) -> Path:
+    """The program. Skips the test where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler: 'cc' is not on the path, so nothing can play the C qrexec daemon")
+    program = folder / "stock-daemon"
+    subprocess.run([compiler, *FLAGS, *sorted(SOURCES.glob("*.c")), "-o", program], check=True)
+    return program
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one call did: its exit status, and each step with its words."""
+
+    status: int
+    steps: tuple[tuple[str, tuple[bytes, ...]], ...]
+
+    def words(self, step: str) -> list[tuple[bytes, ...]]:
+        """The words of each step of this name, in order."""
+        return [words for name, words in self.steps if name == step]
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.steps]
+
+    @property
+    def reply(self) -> bytes:
+        """What the policy socket said."""
+        ((reply,),) = self.words("reply")
+        return reply
+
+    @property
+    def output(self) -> bytes:
+        """What the service answered."""
+        return b"".join(data for (data,) in self.words("output"))
+
+
+def traced(status: int, output: bytes) -> Trace:
+    steps = []
+    for line in output.splitlines():
+        step, *words = line.split(b"\t")
+        steps.append((step.decode("ascii"), tuple(map(_plain, words))))
+    return Trace(status, tuple(steps))
+
+
+def _plain(word: bytes) -> bytes:
+    return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode("ascii")), word)
+
+
+@dataclass(frozen=True)
+class Stock:
+    """The daemon, with the sockets and programs of the dom0 below ``root``."""
+
+    program: Path
+    root: Path
+    client: Path | None = None
+    """What reaches a qube; ``None`` for nothing, which succeeds."""
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "run/qubes/policy.sock"
+
+    @property
+    def services(self) -> Path:
+        return self.root / "etc/qubes-rpc"
+
+    @property
+    def fallback(self) -> Path:
+        return self.root / "qrexec-policy-exec"
+
+    def command(self, *words: str | bytes) -> list[str | bytes | Path]:
+        places: dict[str, Path] = {
+            "-p": self.policy,
+            "-f": self.fallback,
+            "-q": self.root / "run/qubesd.sock",
+            "-s": self.services,
+        }
+        if self.client is not None:
+            places["-c"] = self.client
+        return [self.program, *(word for place in places.items() for word in place), *words]
+
+    def call(
+        self,
+        source: str,
+        target: str | bytes,
+        service: str | bytes,
+        *options: str,
+        requested: str = "",
+        payload: bytes = b"",
+    ) -> Trace:
+        """A call from a qube to its end."""
+        done = subprocess.run(
+            self.command(*options, "--", source, requested, target, service),
+            input=payload,
+            stdout=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return traced(done.returncode, done.stdout)
+
+    def ask(self, questions: Sequence[tuple[str, str, str, str]], *options: str) -> Trace:
+        """Source, requested source, target and service of each question; nothing is carried out."""
+        done = subprocess.run(
+            self.command(*options),
+            input="".join("\t".join(words) + "\n" for words in questions).encode("ascii"),
+            stdout=subprocess.PIPE,
+            timeout=2 * PATIENCE,
+            check=False,
+        )
+        return traced(done.returncode, done.stdout)
+
+    def install_fallback(self, *options: str) -> None:
+        """Our ``qrexec-policy-exec`` as the fallback, with options of this dom0 and with these."""
+        places = {
+            "--socket-path": self.policy,
+            "--qubesd-socket-path": self.root / "run/qubesd.sock",
+            "--qubesd-internal-socket-path": self.root / "run/qubesd.internal.sock",
+            "--agent-path": self.services,
+        }
+        command = [sys.executable, "-m", "broker.policy_exec"]
+        command += [f"{option}={path}" for option, path in places.items()]
+        self.install(shlex.join([*command, *options]) + ' "$@"')
+
+    def install(self, command: str) -> None:
+        """A line of shell as the fallback."""
+        script(self.fallback, f"cd {shlex.quote(str(ROOT))} && exec {command}")
+
+    def install_services(self, *services: str) -> None:
+        """Services of dom0 that are qubesd's, as the installation of a stock dom0 has them."""
+        for service in services:
+            (self.services / service).symlink_to(self.root / "run/qubesd.sock")
+
+
+def script(path: Path, command: str) -> None:
+    path.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+@contextmanager
+def policy_daemon(stock: Stock) -> Iterator[subprocess.Popen[bytes]]:
+    """``qrexec-policy-daemon`` in front of the qubesd of this dom0; it has to stop cleanly at the end."""
+    with (stock.root / "policy-errors").open("ab") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "broker.policy_daemon"),
+                f"--policy-path={stock.root}/run/qubes/policy.d",
+                f"--policy-path={stock.root}/etc/qubes/policy.d",
+                f"--socket-path={stock.policy}",
+                f"--eval-socket-path={stock.services}/policy.EvalSimple",
+                f"--gui-socket-path={stock.services}/policy.EvalGUI",
+                f"--agent-path={stock.services}",
+                f"--qubesd-socket-path={stock.root}/run/qubesd.internal.sock",
+            ],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                log.write(line)
+                if b"ready: " in line:
+                    break
+            else:
+                raise AssertionError(f"the policy daemon does not start: {stock.root}/policy-errors")
+            # Its further messages are read along, so that it is never held up by them.
+            reader = threading.Thread(target=shutil.copyfileobj, args=(process.stderr, log))
+            reader.start()
+            yield process
+        finally:
+            process.terminate()
+            status = process.wait(PATIENCE)
+        reader.join(PATIENCE)
+        process.stderr.close()
+    assert status == 0
+    assert "Traceback" not in (stock.root / "policy-errors").read_text(encoding="utf-8")
+
+
+@dataclass
+class Agent:
+    """The user's agent in dom0. ``think`` runs before each answer."""
+
+    answer: bytes = b"deny"
+    think: Callable[[], object] = lambda: None
+    asked: list[bytes] = field(default_factory=list)
+
+
+@contextmanager
+def agent_of(stock: Stock) -> Iterator[Agent]:
+    agent = Agent()
+
+    def serve(connection: socket.socket) -> None:
+        agent.asked.append(b"".join(iter(lambda: connection.recv(65_536), b"")))
+        agent.think()
+        connection.sendall(agent.answer)
+
+    with speaking(stock.services / "policy.Ask", serve):
+        yield agent
+
+
+@contextmanager
+def speaking(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+    """A server of one connection at a time, over the file that is there; it closes after ``serve``."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                if stop.is_set():
+                    return
+                # The other side may hang up in the middle; what comes of that is the test's to see.
+                with suppress(ConnectionError):
+                    serve(connection)
+
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        with short_path(path) as name:
+            listening.bind(name)
+        listening.listen()
+        server = threading.Thread(target=run)
+        server.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            with socket.socket(socket.AF_UNIX) as last, short_path(path) as name:
+                last.connect(name)
+            server.join(PATIENCE)
+    path.unlink()
+
+
+def leave_stale(path: Path) -> None:
+    """A socket that nobody listens on, as a killed daemon leaves it."""
+    with socket.socket(socket.AF_UNIX) as gone, short_path(path) as name:
+        gone.bind(name)
+
+
+@dataclass(frozen=True)
+class Dom0:
+    """A qubesd, who answers on the policy socket (``kind``), the C daemon in front, and the user's agent."""
+
+    kind: str
+    daemon: Daemon
+    stock: Stock
+    agent: Agent

@@ -1,0 +1,332 @@
+"""What a C qrexec daemon makes of our sockets: a program in C asks and carries out as the stock one does.
+
+A reply that it finds malformed, or a connection that breaks, would not deny a call: the daemon would go on to
+its fallback. So each test also holds us to this: while a daemon is up, the fallback is never used.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.client import call
+from broker.wire import Failure, parse_reply
+from tests.broker.rig import PATIENCE, ROOT, serving
+from tests.c.stock import (
+    REFUSED,
+    Dom0,
+    Stock,
+    Trace,
+    agent_of,
+    compiled,
+    policy_daemon,
+    script,
+    traced,
+)
+
+LONG = "q" * 70
+POLICY = """\
+admin.vm.List * alice @adminvm allow target=dom0
+admin.vm.List * alice @default allow target=dom0
+admin.vm.property.Get * alice @anyvm allow target=dom0
+admin.vm.property.Get * alice @adminvm allow target=dom0
+admin.vm.feature.Set * alice alice allow target=dom0
+admin.vm.feature.Get * alice alice allow target=dom0
+admin.vm.notes.Get * alice @anyvm allow
+admin.vm.CurrentState * alice bob ask target=dom0
+policy.EvalSimple * alice dom0 allow
+no.Such * alice dom0 allow
+test.Run * alice bob allow
+test.Root * alice bob allow user=root
+test.NoStart * alice bob allow autostart=no
+test.Default * alice @default allow target=bob
+test.Dispose * alice @dispvm allow target=@dispvm:maker
+test.Ask * alice @anyvm ask
+test.Long * alice @anyvm allow target=bob
+test.Relay * far bob allow
+test.Far * alice far allow
+a.B + alice bob allow
+a.B +x+y alice bob allow
+"""
+ALLOWED_BOB = b"target=bob\n"
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("c"))
+
+
+@pytest.fixture(scope="module", params=["qubesd", "qrexec-policy-daemon"])
+def dom0(
+    request: pytest.FixtureRequest, program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Dom0]:
+    """With qubesd on the policy socket, and with the stand-alone policy daemon in front of it."""
+    stock = Stock(program, tmp_path_factory.mktemp("root"))
+    alone = request.param == "qrexec-policy-daemon"
+    config = f"trust_qrexec_consent = {'true' if alone else 'false'}\n"
+    with ExitStack() as stack:
+        daemon = stack.enter_context(serving(stock.root, POLICY, config))
+        furnish(stock)
+        if alone:
+            stack.enter_context(policy_daemon(stock))
+        yield Dom0(request.param, daemon, stock, stack.enter_context(agent_of(stock)))
+
+
+def furnish(stock: Stock) -> None:
+    """The qubes that the policy names, dom0's services and the fallback."""
+    qubesd = stock.root / "run/qubesd.sock"
+
+    def create(klass: str, name: str, base: str = "", **properties: str) -> None:
+        call(qubesd, f"admin.vm.Create.{klass}", "dom0", base, f"name={name} label=red".encode("ascii"))
+        for key, value in properties.items():
+            call(qubesd, "admin.vm.property.Set", name, key, value.encode("ascii"))
+
+    create("TemplateVM", "base")
+    create("AppVM", "maker", "base", template_for_dispvms="True")
+    create("StandaloneVM", "alice", guivm="dom0")
+    create("StandaloneVM", "bob")
+    create("RemoteVM", "far", relayvm="alice", transport_rpc="test.Transport", remote_name="far")
+    stock.services.mkdir(parents=True, exist_ok=True)
+    stock.install_services("admin.vm.List", "admin.vm.property.Get", "admin.vm.CurrentState")
+    stock.install_services("admin.vm.feature.Get", "admin.vm.feature.Set")
+    stock.install_fallback()
+
+
+def answered(trace: Trace) -> bytes | Failure:
+    """The reply of qubesd to a call that got there by way of the socket."""
+    assert (trace.status, trace.names[:2]) == (0, ["reply", "allowed"]), trace
+    return parse_reply(trace.output)
+
+
+def rows(trace: Trace) -> bytes:
+    """The content of a reply that is no failure."""
+    found = answered(trace)
+    assert isinstance(found, bytes), found
+    return found
+
+
+def refused(trace: Trace) -> None:
+    assert (trace.status, trace.steps) == (REFUSED, (("reply", (b"result=deny",)), ("refused", ()))), trace
+
+
+@pytest.mark.parametrize(
+    ("target", "service", "header", "content"),
+    [
+        pytest.param(
+            "dom0", "admin.vm.List", b"admin.vm.List+ alice name dom0", b"dom0 class=AdminVM ", id="dom0"
+        ),
+        pytest.param(
+            "@adminvm",
+            "admin.vm.List",
+            b"admin.vm.List+ alice keyword adminvm",
+            b"dom0 class=AdminVM ",
+            id="keyword",
+        ),
+        pytest.param(
+            "$adminvm", "admin.vm.List+", b"admin.vm.List+ alice keyword adminvm", b"dom0 ", id="dollar"
+        ),
+        pytest.param(
+            "bob",
+            "admin.vm.property.Get+label",
+            b"admin.vm.property.Get+label alice name bob",
+            b"default=False type=label red",
+            id="another-qube",
+        ),
+    ],
+)
+def test_an_allowed_call_gets_its_answer_of_qubesd(
+    dom0: Dom0, target: str, service: str, header: bytes, content: bytes
+) -> None:
+    trace = dom0.stock.call("alice", target, service)
+    assert rows(trace).startswith(content)
+    assert trace.words("service") == [(header,)]
+
+
+def test_a_target_that_only_policy_knows_as_dom0_is_no_destination(dom0: Dom0) -> None:
+    """``@default`` reaches qubesd as a keyword, of which it knows one other only: closed without a byte."""
+    trace = dom0.stock.call("alice", "", "admin.vm.List")
+    assert trace.words("service") == [(b"admin.vm.List+ alice keyword default",)]
+    assert (trace.status, trace.output) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "service"),
+    [
+        pytest.param("bob", "dom0", "admin.vm.List", id="no-rule"),
+        pytest.param("alice", "bob", "admin.vm.List", id="another-target"),
+        pytest.param("alice", "no-such-qube", "test.Run", id="unknown-target"),
+        pytest.param("nobody", "bob", "test.Run", id="unknown-source"),
+        pytest.param("alice", "alice", "test.Ask", id="itself"),
+        pytest.param("alice", "@dispvm:bob", "test.Dispose", id="no-template-of-disposables"),
+        pytest.param("alice", "@tag:x", "test.Ask", id="no-target"),
+        pytest.param("alice", "bob", "", id="empty-service"),
+        pytest.param("alice", "bob", "+", id="service-of-no-name"),
+        pytest.param("alice", "bob", "a.B+x", id="another-argument"),
+        pytest.param("alice", "bob", "test.NoStart", id="halted-and-not-to-be-started"),
+    ],
+)
+def test_a_denied_call_is_refused_by_the_reply(dom0: Dom0, source: str, target: str, service: str) -> None:
+    refused(dom0.stock.call(source, target, service))
+
+
+@pytest.mark.parametrize(
+    ("target", "service", "command"),
+    [
+        pytest.param("bob", "a.B", b"DEFAULT:QUBESRPC a.B alice", id="no-argument"),
+        pytest.param("bob", "a.B+", b"DEFAULT:QUBESRPC a.B+ alice", id="empty-argument"),
+        pytest.param("bob", "a.B+x+y", b"DEFAULT:QUBESRPC a.B+x+y alice", id="plus-in-the-argument"),
+        pytest.param("bob", b"test.Run+\xc3\xa9 /\n", b"DEFAULT:QUBESRPC test.Run+_____ alice", id="cleaned"),
+        pytest.param("bob", "test.Root", b"root:QUBESRPC test.Root alice", id="user"),
+        pytest.param("", "test.Default", b"DEFAULT:QUBESRPC test.Default alice", id="empty-target"),
+        pytest.param("@default", "test.Default", b"DEFAULT:QUBESRPC test.Default alice", id="default"),
+        pytest.param("$default", "test.Default", b"DEFAULT:QUBESRPC test.Default alice", id="dollar-default"),
+    ],
+)
+def test_a_call_to_a_qube_starts_it_and_is_passed_on(
+    dom0: Dom0, target: str, service: str | bytes, command: bytes
+) -> None:
+    uuid = call(dom0.daemon.socket, "admin.vm.property.Get", "bob", "uuid").split()[-1].decode("ascii")
+    trace = dom0.stock.call("alice", target, service)
+    assert trace.words("admin") == [(f"admin.vm.Start+ dom0 name uuid:{uuid}".encode("ascii"), b"")]
+    assert trace.words("called") == [(f"uuid:{uuid}".encode("ascii"), command)]
+    assert (trace.status, trace.names) == (0, ["reply", "allowed", "admin", "answer", "called"])
+    assert call(dom0.daemon.socket, "admin.vm.CurrentState", "bob").endswith(b"power_state=Running")
+    running = dom0.stock.call("alice", target, service)
+    assert (running.status, running.words("answer")) == (0, [(b"0\0",)])
+    call(dom0.daemon.socket, "admin.vm.Kill", "bob")
+
+
+@pytest.mark.parametrize("length", [100, 3_000, 70_000])
+def test_a_long_service_is_answered(dom0: Dom0, length: int) -> None:
+    """Longer than a name may be, and longer than the daemon sends: of a reply only what fits is taken."""
+    asked = [("alice", "", "bob", "test.Long+" + length * "x")]
+    trace = dom0.stock.ask(asked)
+    assert trace.names == ["reply", "allowed"]
+    assert ALLOWED_BOB in trace.reply
+    assert dom0.stock.ask(asked, "-o") == trace
+
+
+def test_a_name_is_cut_before_it_is_judged(dom0: Dom0) -> None:
+    """So a name that begins as another of 63 bytes is that one; ours have 31 at most, and it is unknown."""
+    refused(dom0.stock.call("alice", "bob" + LONG, "test.Run"))
+    refused(dom0.stock.call("alice", LONG + "bob", "test.Run"))
+
+
+def test_a_disposable_is_made_started_called_and_killed(dom0: Dom0, tmp_path: Path) -> None:
+    """While it is called it is there and runs; after the call there is nothing left of it."""
+    client = tmp_path / "client"
+    seen = (
+        "import sys; from broker.client import call;"
+        "print('seen', call(sys.argv[1], 'admin.vm.CurrentState', sys.argv[2]).decode(), sep='\\t')"
+    )
+    command = shlex.join([sys.executable, "-c", seen, str(dom0.daemon.socket)])
+    script(client, f'cd {shlex.quote(str(ROOT))} && exec {command} "$@"')
+    before = call(dom0.daemon.socket, "admin.vm.List")
+    trace = replace(dom0.stock, client=client).call("alice", "@dispvm", "test.Dispose+x")
+    made = trace.words("answer")[0][0].removeprefix(b"0\0")
+    assert made.startswith(b"uuid:")
+    base = call(dom0.daemon.socket, "admin.vm.property.Get", "maker", "uuid").split()[-1]
+    assert trace.words("admin") == [
+        (b"admin.vm.CreateDisposable+ dom0 name uuid:" + base, b"uuid"),
+        (b"admin.vm.Start+ dom0 name " + made, b""),
+        (b"admin.vm.Kill+ dom0 name " + made, b""),
+    ]
+    assert trace.words("answer")[1:] == [(b"0\0",), (b"0\0",)]
+    assert trace.words("called") == [(made, b"DEFAULT:QUBESRPC test.Dispose+x alice")]
+    assert trace.words("seen")[0][0].endswith(b"power_state=Running")
+    assert trace.names[-3:] == ["seen", "admin", "answer"]
+    assert trace.status == 0
+    assert call(dom0.daemon.socket, "admin.vm.List") == before
+
+
+def test_a_relay_calls_for_its_remote_qube(dom0: Dom0) -> None:
+    trace = dom0.stock.call("alice", "bob", "test.Relay", requested="far")
+    assert trace.words("called")[0][1] == b"DEFAULT:QUBESRPC test.Relay far"
+    assert b"\npolicy_source=far" in trace.reply
+    for requested in ("bob", "no-such-qube", "dom0"):
+        refused(dom0.stock.call("alice", "bob", "test.Relay", requested=requested))
+    refused(dom0.stock.call("alice", "bob", "test.Relay"))
+
+
+def test_a_remote_qube_is_called_by_its_relay(dom0: Dom0) -> None:
+    refused(dom0.stock.call("bob", "far", "test.Far"))
+    trace = dom0.stock.call("alice", "far", "test.Far+x")
+    assert trace.words("called")[0][1] == b"DEFAULT:QUBESRPC test.Transport+far+test.Far+x alice"
+
+
+@pytest.mark.parametrize(
+    ("answer", "allowed"),
+    [
+        pytest.param(b"allow:bob", True, id="allow"),
+        pytest.param(b"deny", False, id="deny"),
+        pytest.param(b"allow:base2", False, id="no-choice"),
+        pytest.param(b"allow:bob\n", False, id="line-end"),
+        pytest.param(b"", False, id="nothing"),
+        pytest.param(b"allow:bob\ntarget=dom0", False, id="injection"),
+        pytest.param(b"x" * 100_000, False, id="flood"),
+    ],
+)
+def test_a_question_waits_for_the_user(dom0: Dom0, answer: bytes, allowed: bool) -> None:
+    """Longer than anything else takes; the others are served meanwhile, and the daemon has no reason to
+    use its fallback."""
+    others: list[Trace] = []
+    dom0.agent.answer, dom0.agent.asked = answer, []
+    dom0.agent.think = lambda: others.append(dom0.stock.call("alice", "dom0", "admin.vm.List"))
+    trace = dom0.stock.call("alice", "bob", "test.Ask+x")
+    if allowed:
+        assert ALLOWED_BOB in trace.reply
+        assert trace.words("called")[0][1] == b"DEFAULT:QUBESRPC test.Ask+x alice"
+    else:
+        refused(trace)
+    assert rows(others[0])
+    (asked,) = dom0.agent.asked
+    header, _, message = asked.partition(b"\0")
+    assert header == b"policy.Ask dom0 name dom0"
+    assert "bob" in json.loads(message)["targets"]
+
+
+def test_what_the_user_allowed_is_carried_out_where_qubesd_trusts_the_asker(dom0: Dom0) -> None:
+    """An admin call under an ``ask`` rule needs the policy daemon in front; qubesd alone denies it."""
+    dom0.agent.answer, dom0.agent.think = b"allow:dom0", lambda: None
+    found = answered(dom0.stock.call("alice", "bob", "admin.vm.CurrentState"))
+    if dom0.kind == "qubesd":
+        assert isinstance(found, Failure)
+        assert found.refused
+    else:
+        assert isinstance(found, bytes)
+        assert b"power_state=" in found
+
+
+def test_a_payload_comes_whole_and_the_answer_after_it(dom0: Dom0) -> None:
+    value = bytes(range(32, 127)) * 500
+    assert answered(dom0.stock.call("alice", "alice", "admin.vm.feature.Set+big", payload=value)) == b""
+    assert answered(dom0.stock.call("alice", "alice", "admin.vm.feature.Get+big")) == value
+
+
+def test_more_than_a_request_may_have_ends_without_an_answer(dom0: Dom0) -> None:
+    trace = dom0.stock.call("alice", "alice", "admin.vm.feature.Set+big", payload=b"x" * 1_000_000)
+    assert trace.output == b""
+    assert "fallback" not in trace.names
+
+
+def test_a_caller_that_keeps_its_input_open_waits(dom0: Dom0) -> None:
+    """The answer comes after the half-close and not before."""
+    command = dom0.stock.command("--", "alice", "", "dom0", "admin.vm.List")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        steps = [process.stdout.readline().split(b"\t")[0].strip() for _ in range(3)]
+        assert steps == [b"reply", b"allowed", b"service"]
+        assert rows(dom0.stock.call("alice", "dom0", "admin.vm.List"))
+        process.stdin.close()
+        rest = process.stdout.read()
+        assert process.wait(PATIENCE) == 0
+    assert traced(0, rest).output.startswith(b"0\0dom0 class=AdminVM ")
