@@ -1,9 +1,11 @@
 """A whole policy in force: its rules in order, indexed by service, then argument, then source.
 
-The index is made once for each policy, its finer parts when they are first needed. Every part is named by
-texts of the policy itself, so callers who send endless new arguments and targets add nothing to it.
+Only the first level is made with the policy, so that a new one is soon in force; finer parts are made when
+they are first needed. Every part is named by texts of the policy itself, so callers who send endless new
+services, arguments and targets add nothing to it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from policy_engine.model import ANY, Action, Allow, Deny, Rule, Selector
@@ -71,7 +73,7 @@ def _subject(action: Action, target: Selector) -> Selector:
 
 
 class _Group:
-    """The rules for one service and argument, wildcards included, by source. Made when they are first needed.
+    """The rules for one service and argument, wildcards included, by source.
 
     Attributes:
         positions: in the policy, of the rules written for just this service and argument.
@@ -86,8 +88,8 @@ class _Group:
     plans: dict[frozenset[str], Plan]
     sources: frozenset[str]
 
-    def __init__(self, *wider: "_Group") -> None:
-        self.positions: list[int] = []
+    def __init__(self, positions: Sequence[int], *wider: "_Group") -> None:
+        self.positions = positions
         self.wider = wider
         self.forget()
 
@@ -113,6 +115,32 @@ _NO_PLANS: dict[frozenset[str], Plan] = {}
 _NO_SOURCES: frozenset[str] = frozenset()
 
 
+class _Service:
+    """The rules for one service by argument. Made when it is first called, its groups when they are.
+
+    Attributes:
+        groups: those of the arguments that were called, and of the wildcard.
+    """
+
+    __slots__ = ("_arguments", "_wider", "groups")
+
+    def __init__(self, rules: Sequence[Rule], positions: Iterable[int], *wider: _Group) -> None:
+        arguments = defaultdict[str, list[int]](list)
+        for place in positions:
+            arguments[rules[place].argument].append(place)
+        self._arguments: dict[str, list[int]] = dict(arguments)
+        self.groups = {ANY: _Group(arguments[ANY], *wider)}
+        self._wider = (self.groups[ANY], *wider)
+
+    def group(self, argument: str) -> _Group:
+        """That of an argument which has none yet, or of the wildcard where no rule names the argument."""
+        positions = self._arguments.get(argument)
+        if positions is None:
+            return self.groups[ANY]
+        group = self.groups[argument] = _Group(positions, *self._wider)
+        return group
+
+
 class Policy:
     """An immutable policy. ``load`` makes it.
 
@@ -124,7 +152,17 @@ class Policy:
             have the same rules. Empty for a policy that was not read from files.
     """
 
-    __slots__ = ("_indexed", "_learned", "_services", "_unnamed", "digest", "files", "rules", "warnings")
+    __slots__ = (
+        "_indexed",
+        "_learned",
+        "_positions",
+        "_services",
+        "_unnamed",
+        "digest",
+        "files",
+        "rules",
+        "warnings",
+    )
 
     def __init__(
         self,
@@ -137,25 +175,29 @@ class Policy:
         self.rules = tuple(rules)
         self.files = tuple(files)
         self.warnings = tuple(warnings)
-        everything = _Group()
-        self._unnamed = {ANY: everything}
+        positions = defaultdict[str, list[int]](list)
+        for place, rule in enumerate(self.rules):
+            positions[rule.service].append(place)
+        self._positions: dict[str, list[int]] = dict(positions)
+        self._unnamed = _Service(self.rules, positions[ANY])
         self._services = {ANY: self._unnamed}
-        for position, rule in enumerate(self.rules):
-            arguments = self._services.get(rule.service)
-            if arguments is None:
-                arguments = self._services[rule.service] = {ANY: _Group(everything)}
-            group = arguments.get(rule.argument)
-            if group is None:
-                group = arguments[rule.argument] = _Group(arguments[ANY], everything)
-            group.positions.append(position)
         self._learned: list[_Group] = []
         self._indexed = 0
 
     def plan(self, service: str, argument: str, source: frozenset[str]) -> Plan:
         """The rules for this service and argument and a source with these keys."""
-        arguments = self._services.get(service, self._unnamed)
-        group = arguments.get(argument) or arguments[ANY]
+        known = self._services.get(service) or self._service(service)
+        group = known.groups.get(argument) or known.group(argument)
         return group.plans.get(source) or self._plan(group, source)
+
+    def _service(self, service: str) -> _Service:
+        """A service that was not called yet, or what stands for all that no rule names."""
+        positions = self._positions.get(service)
+        if positions is None:
+            return self._unnamed
+        everything = self._unnamed.groups[ANY]
+        known = self._services[service] = _Service(self.rules, positions, everything)
+        return known
 
     def _plan(self, group: _Group, source: frozenset[str]) -> Plan:
         if self._indexed > MAX_INDEXED:

@@ -27,6 +27,17 @@ def test_endless_services_and_arguments_share_what_the_policy_names() -> None:
     assert len(policy.plan("x.1", "+x", CALLER).rules) == 1
 
 
+def test_what_was_called_before_does_not_change_what_is_found() -> None:
+    text = "s.A +x * * deny\ns.B * * * deny\ns.A * * * allow\n* * * @adminvm deny\ns.A +y * * deny"
+    calls = [("s.A", "+x"), ("s.A", "+y"), ("s.A", "+z"), ("s.A", "*"), ("s.B", "+x"), ("x", "+"), ("*", "*")]
+    alone = [[rule.line for rule in policy_of(text).plan(*call, CALLER).rules] for call in calls]
+    assert alone == [[1, 3, 4], [3, 4, 5], [3, 4], [3, 4], [2, 4], [4], [4]]
+    policy = policy_of(text)
+    for order in (calls, calls[::-1]):
+        found = {call: [rule.line for rule in policy.plan(*call, CALLER).rules] for call in order}
+        assert [found[call] for call in calls] == alone
+
+
 def test_callers_that_match_the_same_rules_share_them() -> None:
     policy = policy_of("s.A * @anyvm * deny\ns.A * q0002 * deny")
     other, named = QUBES.residents["q0003"].keys, QUBES.residents["q0002"].keys
