@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from broker.activation import given_sockets
 from broker.agent import Agents
 from broker.answering import Answering
 from broker.limits import raise_descriptor_limit
@@ -69,23 +70,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Open the sockets, serve until a signal, close them. Raises ``OSError`` where one cannot be opened."""
+    """Open the sockets, or take those that the service manager gave, and serve until a signal. Raises
+    ``OSError`` where one cannot be opened, or is not ours to serve."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    places = options.socket_path, options.eval_socket_path, options.gui_socket_path
+    given = given_sockets(places)
     state = StockState(options.qubesd_socket_path)
     directories = options.policy_path or (RUNTIME, CONFIGURED)
     async with policy_in_force(directories, LEGACY, keep_last_good=False) as reloader:
         loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         sockets = PolicySockets(Answering(reloader.policies, state.world, Agents(options.agent_path)))
         try:
-            await sockets.open_all(
-                options.socket_path,
-                options.eval_socket_path,
-                options.gui_socket_path,
-                Access(0o660, group=_group()),
-            )
+            await sockets.open_all(*places, Access(0o660, group=_group()), given)
             _log.info("ready: %s", options.socket_path)
             notify("READY=1")
             await stop.wait()

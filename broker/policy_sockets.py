@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from broker.activation import NONE_GIVEN, Given
 from broker.answering import DENY, Answer, Answering
 from broker.questions import EvaluationReader, LinesReader, QuestionError, Reader
 from broker.sockets import Access, bind, publish
@@ -48,31 +49,47 @@ class PolicySockets:
         self.connections: dict[_Connection, None] = {}
         """Oldest first."""
         self._loop = asyncio.get_running_loop()
-        self._open: dict[Path, asyncio.Server] = {}
+        self._servers: list[asyncio.Server] = []
+        self._made: list[Path] = []
+        """Paths that are removed at the end."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep = self._loop.call_later(_SWEEP, self._sweep_out)
 
-    async def open(self, path: Path, readers: Readers, access: Access) -> None:
-        """Listen on a socket, whose path appears when it answers. Raises ``OSError`` as ``bind`` does."""
-        listening = bind(path, access)
-        self._open[path] = await self._loop.create_unix_server(
+    async def open(self, path: Path, readers: Readers, access: Access, given: Given) -> None:
+        """Listen on a socket: the one that was given for the path, which stays when this closes, or one made
+        here, whose path appears when it answers. Raises ``OSError`` as ``bind`` does."""
+        listening = given.get(path) or bind(path, access)
+        # ``create_unix_server`` of Python 3.13 and later would remove paths that others have made.
+        server = await self._loop.create_server(
             lambda: _Connection(self, readers()), sock=listening, backlog=BACKLOG
         )
-        publish(path)
+        self._servers.append(server)
+        if path not in given:
+            publish(path)
+            self._made.append(path)
 
-    async def open_all(self, policy: Path, evaluate: Path, evaluate_on_screen: Path, access: Access) -> None:
+    async def open_all(
+        self,
+        policy: Path,
+        evaluate: Path,
+        evaluate_on_screen: Path,
+        access: Access,
+        given: Given = NONE_GIVEN,
+    ) -> None:
         """Listen on the three; the one that the qrexec daemon asks comes last."""
-        await self.open(evaluate, evaluations, access)
-        await self.open(evaluate_on_screen, screen_evaluations, access)
-        await self.open(policy, LinesReader, access)
+        await self.open(evaluate, evaluations, access, given)
+        await self.open(evaluate_on_screen, screen_evaluations, access, given)
+        await self.open(policy, LinesReader, access, given)
 
     async def close(self) -> None:
         """Take no more questions and drop those that are open: their callers are refused."""
         self._sweep.cancel()
-        for path, server in self._open.items():
+        for server in self._servers:
             server.close()
+        for path in self._made:
             path.unlink(missing_ok=True)
-        self._open.clear()
+        self._servers.clear()
+        self._made.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
