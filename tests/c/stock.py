@@ -15,13 +15,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from broker.sockets import short_path
-from tests.broker.rig import PATIENCE, ROOT, Daemon
+from tests.broker.rig import PATIENCE, ROOT
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
@@ -171,68 +171,6 @@ def script(path: Path, command: str) -> None:
 
 
 @contextmanager
-def policy_daemon(stock: Stock) -> Iterator[subprocess.Popen[bytes]]:
-    """``qrexec-policy-daemon`` in front of the qubesd of this dom0; it has to stop cleanly at the end."""
-    with (stock.root / "policy-errors").open("ab") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "broker.policy_daemon"),
-                f"--policy-path={stock.root}/run/qubes/policy.d",
-                f"--policy-path={stock.root}/etc/qubes/policy.d",
-                f"--socket-path={stock.policy}",
-                f"--eval-socket-path={stock.services}/policy.EvalSimple",
-                f"--gui-socket-path={stock.services}/policy.EvalGUI",
-                f"--agent-path={stock.services}",
-                f"--qubesd-socket-path={stock.root}/run/qubesd.internal.sock",
-            ],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stderr is not None
-        try:
-            for line in process.stderr:
-                log.write(line)
-                if b"ready: " in line:
-                    break
-            else:
-                raise AssertionError(f"the policy daemon does not start: {stock.root}/policy-errors")
-            # Its further messages are read along, so that it is never held up by them.
-            reader = threading.Thread(target=shutil.copyfileobj, args=(process.stderr, log))
-            reader.start()
-            yield process
-        finally:
-            process.terminate()
-            status = process.wait(PATIENCE)
-        reader.join(PATIENCE)
-        process.stderr.close()
-    assert status == 0
-    assert "Traceback" not in (stock.root / "policy-errors").read_text(encoding="utf-8")
-
-
-@dataclass
-class Agent:
-    """The user's agent in dom0. ``think`` runs before each answer."""
-
-    answer: bytes = b"deny"
-    think: Callable[[], object] = lambda: None
-    asked: list[bytes] = field(default_factory=list)
-
-
-@contextmanager
-def agent_of(stock: Stock) -> Iterator[Agent]:
-    agent = Agent()
-
-    def serve(connection: socket.socket) -> None:
-        agent.asked.append(b"".join(iter(lambda: connection.recv(65_536), b"")))
-        agent.think()
-        connection.sendall(agent.answer)
-
-    with speaking(stock.services / "policy.Ask", serve):
-        yield agent
-
-
-@contextmanager
 def speaking(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[None]:
     """A server of one connection at a time, over the file that is there; it closes after ``serve``."""
     stop = threading.Event()
@@ -268,13 +206,3 @@ def leave_stale(path: Path) -> None:
     """A socket that nobody listens on, as a killed daemon leaves it."""
     with socket.socket(socket.AF_UNIX) as gone, short_path(path) as name:
         gone.bind(name)
-
-
-@dataclass(frozen=True)
-class Dom0:
-    """A qubesd, who answers on the policy socket (``kind``), the C daemon in front, and the user's agent."""
-
-    kind: str
-    daemon: Daemon
-    stock: Stock
-    agent: Agent

@@ -128,12 +128,13 @@ int stream_join(int connection)
 {
     static struct pending input;
     char output[CHUNK];
+    bool answered = false;
 
     input = (struct pending){.open = true};
-    for (;;) {
+    while (!answered || input.open) {
         bool full = input.start < input.end;
         struct pollfd ends[] = {
-            {.fd = connection, .events = (short)(POLLIN | (full ? POLLOUT : 0))},
+            {.fd = connection, .events = (short)((answered ? 0 : POLLIN) | (full ? POLLOUT : 0))},
             {.fd = input.open && !full ? STDIN_FILENO : -1, .events = POLLIN},
         };
         if (poll(ends, 2, -1) < 0) {
@@ -145,14 +146,16 @@ int stream_join(int connection)
             return -1;
         if (ends[0].revents & POLLOUT)
             pass_input(&input, connection);
-        if (ends[0].revents & (POLLIN | POLLHUP | POLLERR)) {
+        if (answered && ends[0].revents & (POLLHUP | POLLERR))
+            return 0;
+        if (!answered && ends[0].revents & (POLLIN | POLLHUP | POLLERR)) {
             ssize_t got = read(connection, output, sizeof output);
             if (got < 0 && errno != EINTR)
                 return -1;
-            if (!got)
-                return 0;
             if (got > 0)
                 trace_bytes("output", NULL, output, (size_t)got);
+            answered = !got;
         }
     }
+    return 0;
 }

@@ -15,7 +15,8 @@ int stream_send(int connection, const char *data, size_t length);
 ssize_t stream_read(int source, char *data, size_t room);
 
 /* Pass standard input on, half-close after its end, and trace what comes back as "output" until the other
- * side closes. A service that stops reading may still answer. */
+ * side closes. One that only half-closes is waited for until the input has ended; one that stops reading may
+ * still answer. */
 int stream_join(int connection);
 
 #endif

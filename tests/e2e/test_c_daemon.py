@@ -11,51 +11,18 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from broker.client import call
-from broker.wire import Failure, parse_reply
-from tests.broker.rig import PATIENCE, ROOT, serving
-from tests.c.stock import (
-    REFUSED,
-    Dom0,
-    Stock,
-    Trace,
-    agent_of,
-    compiled,
-    policy_daemon,
-    script,
-    traced,
-)
+from broker.wire import Failure
+from tests.broker.rig import PATIENCE, ROOT
+from tests.c.dom0 import APART, TOGETHER, Dom0, answered, dom0_of, refused, rows
+from tests.c.stock import Trace, compiled, script, traced
 
 LONG = "q" * 70
-POLICY = """\
-admin.vm.List * alice @adminvm allow target=dom0
-admin.vm.List * alice @default allow target=dom0
-admin.vm.property.Get * alice @anyvm allow target=dom0
-admin.vm.property.Get * alice @adminvm allow target=dom0
-admin.vm.feature.Set * alice alice allow target=dom0
-admin.vm.feature.Get * alice alice allow target=dom0
-admin.vm.notes.Get * alice @anyvm allow
-admin.vm.CurrentState * alice bob ask target=dom0
-policy.EvalSimple * alice dom0 allow
-no.Such * alice dom0 allow
-test.Run * alice bob allow
-test.Root * alice bob allow user=root
-test.NoStart * alice bob allow autostart=no
-test.Default * alice @default allow target=bob
-test.Dispose * alice @dispvm allow target=@dispvm:maker
-test.Ask * alice @anyvm ask
-test.Long * alice @anyvm allow target=bob
-test.Relay * far bob allow
-test.Far * alice far allow
-a.B + alice bob allow
-a.B +x+y alice bob allow
-"""
 ALLOWED_BOB = b"target=bob\n"
 
 
@@ -64,57 +31,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(tmp_path_factory.mktemp("c"))
 
 
-@pytest.fixture(scope="module", params=["qubesd", "qrexec-policy-daemon"])
+@pytest.fixture(scope="module", params=[TOGETHER, APART])
 def dom0(
     request: pytest.FixtureRequest, program: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Dom0]:
-    """With qubesd on the policy socket, and with the stand-alone policy daemon in front of it."""
-    stock = Stock(program, tmp_path_factory.mktemp("root"))
-    alone = request.param == "qrexec-policy-daemon"
-    config = f"trust_qrexec_consent = {'true' if alone else 'false'}\n"
-    with ExitStack() as stack:
-        daemon = stack.enter_context(serving(stock.root, POLICY, config))
-        furnish(stock)
-        if alone:
-            stack.enter_context(policy_daemon(stock))
-        yield Dom0(request.param, daemon, stock, stack.enter_context(agent_of(stock)))
-
-
-def furnish(stock: Stock) -> None:
-    """The qubes that the policy names, dom0's services and the fallback."""
-    qubesd = stock.root / "run/qubesd.sock"
-
-    def create(klass: str, name: str, base: str = "", **properties: str) -> None:
-        call(qubesd, f"admin.vm.Create.{klass}", "dom0", base, f"name={name} label=red".encode("ascii"))
-        for key, value in properties.items():
-            call(qubesd, "admin.vm.property.Set", name, key, value.encode("ascii"))
-
-    create("TemplateVM", "base")
-    create("AppVM", "maker", "base", template_for_dispvms="True")
-    create("StandaloneVM", "alice", guivm="dom0")
-    create("StandaloneVM", "bob")
-    create("RemoteVM", "far", relayvm="alice", transport_rpc="test.Transport", remote_name="far")
-    stock.services.mkdir(parents=True, exist_ok=True)
-    stock.install_services("admin.vm.List", "admin.vm.property.Get", "admin.vm.CurrentState")
-    stock.install_services("admin.vm.feature.Get", "admin.vm.feature.Set")
-    stock.install_fallback()
-
-
-def answered(trace: Trace) -> bytes | Failure:
-    """The reply of qubesd to a call that got there by way of the socket."""
-    assert (trace.status, trace.names[:2]) == (0, ["reply", "allowed"]), trace
-    return parse_reply(trace.output)
-
-
-def rows(trace: Trace) -> bytes:
-    """The content of a reply that is no failure."""
-    found = answered(trace)
-    assert isinstance(found, bytes), found
-    return found
-
-
-def refused(trace: Trace) -> None:
-    assert (trace.status, trace.steps) == (REFUSED, (("reply", (b"result=deny",)), ("refused", ()))), trace
+    with dom0_of(program, tmp_path_factory.mktemp("root"), request.param) as dom0:
+        yield dom0
 
 
 @pytest.mark.parametrize(
@@ -297,7 +219,7 @@ def test_what_the_user_allowed_is_carried_out_where_qubesd_trusts_the_asker(dom0
     """An admin call under an ``ask`` rule needs the policy daemon in front; qubesd alone denies it."""
     dom0.agent.answer, dom0.agent.think = b"allow:dom0", lambda: None
     found = answered(dom0.stock.call("alice", "bob", "admin.vm.CurrentState"))
-    if dom0.kind == "qubesd":
+    if dom0.kind == TOGETHER:
         assert isinstance(found, Failure)
         assert found.refused
     else:
