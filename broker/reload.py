@@ -1,7 +1,8 @@
 """A new policy as soon as anything that the policy is made of has changed.
 
 The new one is read in a thread, beside the policy in force, and takes its place whole. Edits come in bursts,
-so it is read when they pause; where they do not, it is read amid them rather than be old for long.
+so it is read when they pause and no file of it is half written; where that does not come to pass, it is read
+amid them rather than be old for long.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ PAUSE = 0.01
 
 LONGEST = 0.5
 """Seconds after which the policy is read though the edits do not end."""
+
+UNFINISHED = 2.0
+"""Seconds after which the policy is read though a file of it is written and was not closed: with what is
+missing of it, rules may be missing that deny."""
 
 BLIND = 1.0
 """Seconds from one reading to the next while something cannot be watched."""
@@ -74,6 +79,7 @@ class Reloader:
         self._watches = watches
         self._outdated = asyncio.Event()
         self._was_blind = False
+        self._loop = asyncio.get_running_loop()
 
     @property
     def unwatched(self) -> tuple[str, ...]:
@@ -95,19 +101,29 @@ class Reloader:
 
     async def follow(self) -> None:
         """Read the policy whenever it has changed, for ever."""
-        loop = asyncio.get_running_loop()
         while True:
             await self._wait(BLIND if self._watches.blind else None)
-            overdue = loop.time() + LONGEST
-            while True:
-                while loop.time() < overdue and await self._wait(PAUSE):
-                    self._outdated.clear()
-                self._outdated.clear()
+            began = self._loop.time()
+            late = False
+            while not late:
+                late = await self._calm(began)
                 policy = await asyncio.to_thread(self._read)
+                self.look()
                 # What changed meanwhile may be half in it.
-                if not self._outdated.is_set() or loop.time() >= overdue:
+                if not self._outdated.is_set() and not self._watches.unfinished:
                     break
             self._put(policy)
+
+    async def _calm(self, began: float) -> bool:
+        """Wait until the edits that began then are over; whether they took too long to wait for."""
+        while True:
+            self._outdated.clear()
+            unfinished = self._watches.unfinished
+            left = began + (UNFINISHED if unfinished else LONGEST) - self._loop.time()
+            if left <= 0:
+                return True
+            if not await self._wait(left if unfinished else PAUSE) and not unfinished:
+                return False
 
     async def _wait(self, seconds: float | None) -> bool:
         """Wait for a change; whether there was one in this time."""

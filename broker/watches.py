@@ -5,6 +5,8 @@ nothing falls between. Of a directory only the entries that were asked for count
 and of a file its content; so links are followed step by step, and what is missing is waited for in the
 directory where it would appear.
 
+A file that is written in place is cut short until its writer closes it, and the kernel tells of both.
+
 Not seen: a file system that is mounted over a directory, a change made on another machine to a shared file
 system, and writes through memory maps. SIGHUP is for these.
 """
@@ -25,17 +27,17 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import pyinotify
 
+_ANOTHER = pyinotify.IN_CREATE | pyinotify.IN_DELETE | pyinotify.IN_MOVED_FROM | pyinotify.IN_MOVED_TO
+_WRITING = pyinotify.IN_MODIFY | pyinotify.IN_CLOSE_WRITE
 _ENTRIES = (
-    pyinotify.IN_CREATE
-    | pyinotify.IN_DELETE
-    | pyinotify.IN_MOVED_FROM
-    | pyinotify.IN_MOVED_TO
+    _ANOTHER
+    | _WRITING
     | pyinotify.IN_ATTRIB
     | pyinotify.IN_DELETE_SELF
     | pyinotify.IN_MOVE_SELF
     | pyinotify.IN_ONLYDIR
 )
-_CONTENT = pyinotify.IN_MODIFY | pyinotify.IN_CLOSE_WRITE | pyinotify.IN_ATTRIB
+_CONTENT = _WRITING | pyinotify.IN_ATTRIB
 _DO_NOT_FOLLOW = pyinotify.IN_DONT_FOLLOW
 
 _EVENT = struct.Struct("iIII")
@@ -60,11 +62,16 @@ class Watches:
         self._wanted: dict[int, set[str] | None] = {}
         self._looked: dict[int, set[str] | None] = {}
         self._numbers: dict[str, int] = {}
+        # Files by their own watch, and by the watch of their directory and their name in it: whoever writes a
+        # new file may have begun before it had a watch of its own.
+        self._read: set[tuple[int, str]] = set()
+        self._written: set[tuple[int, str]] = set()
 
     def begin(self) -> None:
         """Everything is about to be looked at anew."""
         self._looked = {}
         self._numbers = {}
+        self._read = set()
         self.blind = []
 
     def end(self) -> None:
@@ -94,6 +101,10 @@ class Watches:
         number = self._watch(file, _CONTENT)
         if number is not None:
             self._looked[number] = None
+            self._read.add((number, ""))
+        directory, name = posixpath.split(file)
+        if directory in self._numbers:
+            self._read.add((self._numbers[directory], name))
 
     def changed(self) -> bool:
         """Whether anything happened since it was last asked that may matter. Does not wait."""
@@ -101,9 +112,27 @@ class Watches:
         for number, mask, name in self._events():
             if mask & pyinotify.IN_IGNORED and self._manager.get_watch(number) is not None:
                 self._manager.del_watch(number)
-            if mask & pyinotify.IN_Q_OVERFLOW or self._matters(number, name):
+            if mask & pyinotify.IN_Q_OVERFLOW:
+                self._written.clear()
                 found = True
+            elif mask & pyinotify.IN_IGNORED:
+                self._written = {file for file in self._written if file[0] != number}
+            if self._matters(number, name):
+                self._note(number, mask, name)
+                # What a file holds is for its own watch to tell: much else is written in a directory.
+                found = found or not (name and mask & _WRITING)
         return found
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether somebody has begun to write a file that was looked at last, and has not closed it."""
+        return not self._written.isdisjoint(self._read)
+
+    def _note(self, number: int, mask: int, name: str) -> None:
+        if mask & pyinotify.IN_MODIFY:
+            self._written.add((number, name))
+        elif mask & (pyinotify.IN_CLOSE_WRITE | _ANOTHER):
+            self._written.discard((number, name))
 
     def close(self) -> None:
         self._manager.close()
