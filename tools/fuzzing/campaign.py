@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -29,8 +29,8 @@ DAEMON = (sys.executable, "-m", "broker.policy_daemon")
 LANES = 100
 """Connections at once. Too few questions wait at a time for the daemon's bound on them to show."""
 
-ROUND = 20.0
-"""Seconds until the daemon is looked at in quiet."""
+FIRST_ROUND, LONGEST_ROUND = 2.0, 30.0
+"""Seconds until the daemon is looked at in quiet: short ones first, so that what is plain shows early."""
 
 SETTLE = 5.0
 """Seconds after an edit in which the policy before may still decide. The daemon aims at a tenth of one; the
@@ -39,7 +39,7 @@ rest is for machines that are busy otherwise."""
 GROWTH = 256 * 1024
 """KiB that the daemon may have grown by since its first quiet moment."""
 
-_QUIET_LIMIT = 20.0
+_QUIET_LIMIT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,12 @@ class Campaign:
                 running(self._command(), self._folder / SOCKETS[0]) as subject,
             ):
                 await self._rounds(subject, f"/proc/self/fd/{opened}", began + plan.seconds)
+                if self.report.finding is not None:
+                    # A connection may be lost before it is known that the daemon is.
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(subject.process.wait(), 0.5)
             if subject.process.returncode != 0 or subject.startled:
-                self._find(self._death(subject))
+                self._find_death(subject)
         finally:
             os.close(opened)
             self.report.seconds = time.monotonic() - began
@@ -147,8 +151,10 @@ class Campaign:
             await self._send(address, next(self._numbers))
         report.descriptors = report.descriptors_peak = await self._settled(subject)
         report.memory = report.memory_peak = subject.memory()
+        length = FIRST_ROUND
         while not self._stopped.is_set() and time.monotonic() < deadline:
-            until = min(deadline, time.monotonic() + ROUND)
+            until = min(deadline, time.monotonic() + length)
+            length = min(2 * length, LONGEST_ROUND)
             beside = [asyncio.create_task(self._watch(subject)), asyncio.create_task(self._move())]
             lanes = [asyncio.create_task(self._lane(address, until)) for _ in range(LANES)]
             try:
@@ -208,12 +214,12 @@ class Campaign:
     async def _watch(self, subject: Subject) -> None:
         """Look at the daemon's size while it works."""
         report = self.report
-        while subject.running:
+        while subject.running and not subject.startled:
             with suppress(OSError):
                 report.descriptors_peak = max(report.descriptors_peak, subject.descriptors())
                 report.memory_peak = max(report.memory_peak, subject.memory())
             await asyncio.sleep(0.25)
-        self._find(self._death(subject))
+        self._find_death(subject)
 
     async def _settled(self, subject: Subject) -> int:
         """The fewest descriptors of half a second."""
@@ -227,7 +233,7 @@ class Campaign:
         """Everything is let go: the daemon has to be as it was."""
         report, deadline = self.report, time.monotonic() + _QUIET_LIMIT
         if not subject.running or subject.startled:
-            self._find(self._death(subject))
+            self._find_death(subject)
             return
         while (now := subject.descriptors()) > report.descriptors:
             if time.monotonic() > deadline:
@@ -243,11 +249,16 @@ class Campaign:
         for fault in self._household.faults:
             self._find(Finding(fault))
 
-    def _death(self, subject: Subject) -> Finding:
+    def _find_death(self, subject: Subject) -> None:
+        """The daemon is gone or frightened, which says more than what a client saw of it."""
+        before = self.report.finding or Finding("")
         if subject.startled:
-            return Finding(f"this should not be in its log:\n{subject.startled}")
-        status = subject.process.returncode
-        return Finding(f"the daemon ended with status {status}; it said last:\n{subject.last_words()}")
+            what = f"this should not be in its log:\n{subject.startled}"
+        else:
+            what = f"the daemon ended with status {subject.process.returncode}"
+            what += f"; it said last:\n{subject.last_words()}"
+        self.report.finding = replace(before, what=what)
+        self.stop()
 
     def _find(self, finding: Finding) -> None:
         """Keep the first finding, and end."""

@@ -67,7 +67,7 @@ async def exchange(folder: str, case: Case, asks: Meaning) -> Outcome:
 
 
 def wrong(case: Case, asks: Meaning, outcome: Outcome, grounds: Iterable[Ground]) -> str | None:
-    """What is wrong with the outcome where the daemon decided on one of these grounds; ``None`` for nothing."""
+    """What is wrong with the outcome if the daemon decided on one of these grounds; ``None`` for nothing."""
     if case.ending is Ending.CLOSE:
         return None
     if not asks.whole:

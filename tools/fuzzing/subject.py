@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import resource
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -66,6 +67,17 @@ class Subject:
             )
 
 
+async def _until_ready(subject: Subject, ready: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while not ready.exists():
+        await asyncio.sleep(0.02)
+        if not subject.running:
+            status = subject.process.returncode
+            raise SubjectError(f"the daemon ended with status {status} at its start:\n{subject.last_words()}")
+        if time.monotonic() > deadline:
+            raise SubjectError(f"the daemon was not ready within {START_LIMIT:.0f} s")
+
+
 @asynccontextmanager
 async def running(command: Sequence[str], ready: Path) -> AsyncIterator[Subject]:
     """The daemon, from when ``ready`` is there until the block ends.
@@ -79,16 +91,7 @@ async def running(command: Sequence[str], ready: Path) -> AsyncIterator[Subject]
     subject = Subject(process)
     listening = asyncio.create_task(subject.listen())
     try:
-        try:
-            async with asyncio.timeout(START_LIMIT):
-                while not ready.exists():
-                    if not subject.running:
-                        raise SubjectError(
-                            f"the daemon ended with status {process.returncode} before it was ready"
-                        )
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise SubjectError(f"the daemon was not ready within {START_LIMIT:.0f} s") from None
+        await _until_ready(subject, ready)
         yield subject
     finally:
         if subject.running:
