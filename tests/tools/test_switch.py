@@ -16,6 +16,7 @@ import pytest
 from tools.installation.switch import (
     FALLBACK,
     MODES,
+    STOCK_SOCKET,
     STOCK_UNIT,
     TRIAL_UNIT,
     SwitchError,
@@ -29,6 +30,7 @@ STOCK_PROGRAM = "#!/bin/sh\n# the stock program\n"
 PROGRAM_FILES = (
     "bin/qrexec-policy-daemon",
     "bin/qrexec-policy-exec",
+    f"systemd/{STOCK_SOCKET}",
     f"systemd/{STOCK_UNIT}",
     f"systemd/{TRIAL_UNIT}",
 )
@@ -114,7 +116,8 @@ def test_instead_hides_the_stock_unit_and_keeps_the_stock_program(root: Path) ->
     switch(root, "instead", None)
     after = snapshot(root)
     ours = "-> /usr/lib/qubes-admin-core"
-    assert after.pop(f"etc/systemd/system/{STOCK_UNIT}") == f"{ours}/systemd/{STOCK_UNIT}"
+    for unit in (STOCK_UNIT, STOCK_SOCKET, f"sockets.target.wants/{STOCK_SOCKET}"):
+        assert after.pop(f"etc/systemd/system/{unit}") == f"{ours}/systemd/{Path(unit).name}"
     kept = after.pop("usr/bin/qrexec-policy-exec.stock")
     assert kept == before["usr/bin/qrexec-policy-exec"]
     assert after == {**before, "usr/bin/qrexec-policy-exec": f"{ours}/bin/qrexec-policy-exec"}
@@ -189,7 +192,9 @@ def test_a_stock_program_that_an_upgrade_brings_is_the_one_that_comes_back(root:
     assert not path.with_name(f"{path.name}.stock").exists()
 
 
-@pytest.mark.parametrize(("wanted", "unit"), [("instead", STOCK_UNIT), ("beside", TRIAL_UNIT)])
+@pytest.mark.parametrize(
+    ("wanted", "unit"), [("instead", STOCK_UNIT), ("instead", STOCK_SOCKET), ("beside", TRIAL_UNIT)]
+)
 def test_a_unit_of_somebody_else_is_left_alone(root: Path, wanted: str, unit: str) -> None:
     (root / "etc/systemd/system" / unit).write_text("an administrator's own")
     before = snapshot(root)
@@ -249,9 +254,45 @@ def test_systemd_is_told_and_the_daemon_asked(short_root: Path) -> None:
     told: list[tuple[str, ...]] = []
     with answering(short_root / "run/qubes/policy.sock", b"result=deny") as asked:
         switch(short_root, "instead", lambda *words: told.append(words))
-    assert told == [("daemon-reload",), ("restart", STOCK_UNIT)]
+    assert told == [("daemon-reload",), ("stop", STOCK_UNIT), ("start", STOCK_UNIT)]
     assert len(asked) == 1
     assert b"just_evaluate=yes\n" in asked[0]
+
+
+@pytest.mark.parametrize("wanted", ["stock", "beside"])
+def test_leaving_instead_closes_the_sockets_before_their_unit_goes(root: Path, wanted: str) -> None:
+    switch(root, "instead", None)
+    unit = root / "etc/systemd/system" / STOCK_SOCKET
+    told: list[tuple[tuple[str, ...], bool]] = []
+
+    def systemctl(*words: str) -> None:
+        told.append((words, unit.is_symlink()))
+        if words == ("restart", TRIAL_UNIT):
+            raise subprocess.CalledProcessError(1, "systemctl")
+
+    if wanted == "beside":
+        with pytest.raises(SwitchError, match="back in mode 'instead'"):
+            switch(root, wanted, systemctl)
+    else:
+        switch(root, wanted, systemctl)
+    assert told[:4] == [
+        (("stop", STOCK_SOCKET), True),
+        (("daemon-reload",), False),
+        (("stop", STOCK_UNIT), False),
+        (("start", STOCK_UNIT), False),
+    ]
+
+
+def test_sockets_that_cannot_be_closed_leave_everything_as_it_is(root: Path) -> None:
+    switch(root, "instead", None)
+    before = snapshot(root)
+
+    def systemctl(*words: str) -> None:
+        raise subprocess.CalledProcessError(1, "systemctl")
+
+    with pytest.raises(SwitchError, match="back in mode 'instead'"):
+        switch(root, "stock", systemctl)
+    assert snapshot(root) == before
 
 
 def test_leaving_beside_stops_the_daemon_on_trial(short_root: Path) -> None:
@@ -271,14 +312,16 @@ def test_a_daemon_that_does_not_decide_gives_way_to_the_stock_one(short_root: Pa
     ):
         switch(short_root, "instead", lambda *words: told.append(words))
     assert snapshot(short_root) == before
-    assert told[-2:] == [("daemon-reload",), ("restart", STOCK_UNIT)]
+    # The sockets are taken away while the unit that made them is still there to tell how.
+    back = [("stop", STOCK_SOCKET), ("daemon-reload",), ("stop", STOCK_UNIT), ("start", STOCK_UNIT)]
+    assert told[-4:] == back
 
 
 def test_a_daemon_that_does_not_start_gives_way_to_the_stock_one(short_root: Path) -> None:
     before = snapshot(short_root)
 
     def systemctl(*words: str) -> None:
-        if words == ("restart", STOCK_UNIT) and mode(short_root) == "instead":
+        if words == ("start", STOCK_UNIT) and mode(short_root) == "instead":
             raise subprocess.CalledProcessError(1, "systemctl")
 
     with pytest.raises(SwitchError, match="back in mode 'stock'"):

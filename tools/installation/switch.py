@@ -23,6 +23,9 @@ PROGRAM = Path("/usr/lib/qubes-admin-core")
 UNITS = Path("/etc/systemd/system")
 STOCK_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 STOCK_UNIT = "qubes-qrexec-policy-daemon.service"
+STOCK_SOCKET = "qubes-qrexec-policy-daemon.socket"
+"""Ours alone; systemd gives its sockets to the unit that has the same name."""
+
 TRIAL_UNIT = "qubes-admin-policy-daemon.service"
 FALLBACK = Path("/usr/bin/qrexec-policy-exec")
 """What the C daemon runs when the policy socket does not answer. The path is fixed in the C program."""
@@ -70,13 +73,18 @@ class Link:
             sync_folder(below(root, self.place).parent)
 
 
-def unit_links(unit: str) -> tuple[Link, Link]:
-    """The unit under its name, and what starts it at boot."""
+def unit_links(unit: str, target: str) -> tuple[Link, Link]:
+    """The unit under its name, and what has the target start it at boot."""
     leads = PROGRAM / "systemd" / unit
-    return Link(UNITS / unit, leads), Link(UNITS / "multi-user.target.wants" / unit, leads)
+    return Link(UNITS / unit, leads), Link(UNITS / f"{target}.wants" / unit, leads)
 
 
-LINKS = {"beside": unit_links(TRIAL_UNIT), "instead": unit_links(STOCK_UNIT)}
+LINKS = {
+    "beside": (unit_links(TRIAL_UNIT, "multi-user.target"),),
+    "instead": (unit_links(STOCK_SOCKET, "sockets.target"), unit_links(STOCK_UNIT, "multi-user.target")),
+}
+"""Of each mode, in the order in which they are put; a unit that needs another one comes after it."""
+
 OUR_FALLBACK = Link(FALLBACK, PROGRAM / "bin" / FALLBACK.name)
 
 
@@ -97,35 +105,51 @@ def switch(root: Path, wanted: str, systemctl: Systemctl | None) -> None:
         if wanted != "stock":
             check(root, wanted)
         try:
-            lay(root, wanted)
-            start(root, before, wanted, systemctl)
+            change(root, before, wanted, systemctl)
         except (OSError, subprocess.CalledProcessError, SwitchError) as error:
-            lay(root, before)
             try:
-                start(root, wanted, before, systemctl)
+                change(root, wanted, before, systemctl)
             except (OSError, subprocess.CalledProcessError, SwitchError) as again:
+                lay(root, before)
                 raise SwitchError(
                     f"{error}; back in mode {before!r}, whose daemon fails too: {again}"
                 ) from error
             raise SwitchError(f"{error}; back in mode {before!r}") from error
 
 
+def change(root: Path, before: str, wanted: str, systemctl: Systemctl | None) -> None:
+    """Leave a mode, make the links of another one and start what belongs to it."""
+    if systemctl is not None and before == "instead" != wanted and all(our_units(root, before)):
+        # While systemd still knows that it is to take the sockets away.
+        systemctl("stop", STOCK_SOCKET)
+    lay(root, wanted)
+    start(root, before, wanted, systemctl)
+
+
 def mode(root: Path) -> str:
     """The mode that the links make; one that was cut short counts as the one that was wanted."""
-    if OUR_FALLBACK.ours(root) or LINKS["instead"][0].ours(root):
+    if OUR_FALLBACK.ours(root) or any(our_units(root, "instead")):
         return "instead"
-    return "beside" if LINKS["beside"][0].ours(root) else "stock"
+    return "beside" if any(our_units(root, "beside")) else "stock"
+
+
+def our_units(root: Path, name: str) -> list[bool]:
+    """For each unit of a mode, whether it is in its place."""
+    return [unit.ours(root) for unit, _ in LINKS[name]]
 
 
 def check(root: Path, wanted: str) -> None:
-    """That our program is there and that no file of somebody else is in the way of the unit."""
-    unit = LINKS[wanted][0]
-    for needed in (unit.leads, PROGRAM / "bin/qrexec-policy-daemon", OUR_FALLBACK.leads):
+    """That our program is there and that no file of somebody else is in the way of a unit."""
+    units = [unit for unit, _ in LINKS[wanted]]
+    for needed in (*(unit.leads for unit in units), PROGRAM / "bin/qrexec-policy-daemon", OUR_FALLBACK.leads):
         if not resolved(root, needed).exists():
             raise SwitchError(f"{below(root, needed)}: not there, install it first")
-    path = below(root, unit.place)
-    if not unit.ours(root) and os.path.lexists(path):
-        raise SwitchError(f"{path}: this unit is not ours, move it away first (systemctl revert {path.name})")
+    for unit in units:
+        path = below(root, unit.place)
+        if not unit.ours(root) and os.path.lexists(path):
+            raise SwitchError(
+                f"{path}: this unit is not ours, move it away first (systemctl revert {path.name})"
+            )
 
 
 def lay(root: Path, wanted: str) -> None:
@@ -133,14 +157,16 @@ def lay(root: Path, wanted: str) -> None:
     if wanted == "instead":
         keep_stock_fallback(root)
         OUR_FALLBACK.put(root)
-    for name, (unit, wants) in LINKS.items():
+    for name, links in LINKS.items():
         if name == wanted:
-            unit.put(root)
-            if not os.path.lexists(below(root, wants.place)):
-                wants.put(root)
+            for unit, wants in links:
+                unit.put(root)
+                if not os.path.lexists(below(root, wants.place)):
+                    wants.put(root)
         else:
-            wants.take(root)
-            unit.take(root)
+            for unit, wants in reversed(links):
+                wants.take(root)
+                unit.take(root)
     if wanted != "instead":
         restore_stock_fallback(root)
 
@@ -187,8 +213,10 @@ def start(root: Path, before: str, wanted: str, systemctl: Systemctl | None) -> 
     if before == "beside" != wanted:
         systemctl("stop", TRIAL_UNIT)
     if "instead" in (before, wanted):
-        there = wanted == "instead" or any(below(root, path / STOCK_UNIT).exists() for path in STOCK_UNITS)
-        systemctl("restart" if there else "stop", STOCK_UNIT)
+        # Whoever runs under this name: systemd opens the sockets only while their unit is at rest.
+        systemctl("stop", STOCK_UNIT)
+        if wanted == "instead" or any(below(root, path / STOCK_UNIT).exists() for path in STOCK_UNITS):
+            systemctl("start", STOCK_UNIT)
     if wanted == "beside":
         systemctl("restart", TRIAL_UNIT)
     if wanted in SOCKETS:
@@ -219,8 +247,9 @@ def report(root: Path) -> Iterator[str]:
             yield f"{below(root, FALLBACK)}: not ours, an upgrade replaced it: qubes-policy-switch instead"
         elif not os.path.lexists(kept(root)):
             yield f"{kept(root)}: no stock program was kept"
-        if not LINKS["instead"][0].ours(root):
-            yield f"{below(root, UNITS / STOCK_UNIT)}: not ours, a switch was cut short; repeat it"
+        for unit, _ in LINKS["instead"]:
+            if not unit.ours(root):
+                yield f"{below(root, unit.place)}: not ours, a switch was cut short; repeat it"
 
 
 def run_systemctl(*words: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from tools.installation.switch import (
     PROGRAM,
+    STOCK_SOCKET,
     STOCK_UNIT,
     TRIAL_UNIT,
     Link,
@@ -66,7 +67,7 @@ def lay(wheel: Path, place: Path) -> None:
             text = _LAUNCHER.format(module=module, function=function)
             _write(place / "bin" / safe(PurePosixPath(script)), text.encode(), 0o755)
     _write(place / "bin" / SWITCH.leads.name, (HERE / "switch.py").read_bytes(), 0o755)
-    for unit in (STOCK_UNIT, TRIAL_UNIT):
+    for unit in (STOCK_SOCKET, STOCK_UNIT, TRIAL_UNIT):
         _write(place / "systemd" / unit, (HERE / "systemd" / unit).read_bytes(), 0o644)
 
 
