@@ -22,7 +22,7 @@ from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
 from broker.limits import raise_descriptor_limit
 from broker.notify import notify
-from broker.policy_methods import status_method
+from broker.policy_methods import PolicyStatus
 from broker.policy_sockets import PolicySockets
 from broker.reload import Reloader, policy_in_force
 from broker.root import furnish
@@ -126,7 +126,10 @@ async def _serve_core(
 
     reloader.swapped = streams.policy_changed
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload)
-    status = status_method("qubesd", reloader)
+    services = config.services_dir
+    places = config.policy_socket, services / "policy.EvalSimple", services / "policy.EvalGUI"
+    other_in_front = config.trust_qrexec_consent
+    status = PolicyStatus("qubesd", reloader, () if other_in_front else places).method()
     config.user_socket.parent.mkdir(parents=True, exist_ok=True)
     dom0_only = Access(0o660, group=group)
     try:
@@ -137,8 +140,11 @@ async def _serve_core(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only
         )
         house.open(config.run_dir / "qubesd.misc.sock", trusted, {}, dom0_only)
-        if not config.trust_qrexec_consent:
-            await _open_policy_sockets(policy_sockets, config, dom0_only)
+        # Where another policy daemon is in front, that one is asked.
+        if not other_in_front:
+            for place in places:
+                place.parent.mkdir(parents=True, exist_ok=True)
+            await policy_sockets.open_all(*places, dom0_only)
         # The one that everybody looks for comes last: when it is there, all are.
         house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), METHODS, dom0_only)
         _log.info("ready: %s", config.run_dir / "qubesd.sock")
@@ -149,16 +155,6 @@ async def _serve_core(
     finally:
         await policy_sockets.close()
         await house.close(GRACE)
-
-
-async def _open_policy_sockets(sockets: PolicySockets, config: Config, access: Access) -> None:
-    """Where no other policy daemon is in front, this is the one that the qrexec daemon asks."""
-    services = config.services_dir
-    for folder in (services, config.policy_socket.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    await sockets.open_all(
-        config.policy_socket, services / "policy.EvalSimple", services / "policy.EvalGUI", access
-    )
 
 
 def _group_id(name: str) -> int | None:

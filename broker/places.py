@@ -8,3 +8,10 @@ SERVICES = "/etc/qubes-rpc"
 """The folder of dom0's qrexec services."""
 
 QREXEC_CLIENT = "/usr/lib/qubes/qrexec-client"
+
+STATUS_SOCKET = "policy-status.sock"
+"""The name of the socket, beside ``policy.sock``, on which ``qrexec-policy-daemon`` tells what it decides
+by."""
+
+TRIAL = "qubes-admin-core"
+"""The folder, in ``/run``, of the sockets of a policy daemon that runs beside the stock one."""

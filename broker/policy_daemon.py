@@ -19,10 +19,12 @@ from broker.agent import Agents
 from broker.answering import Answering
 from broker.limits import raise_descriptor_limit
 from broker.notify import notify
-from broker.places import POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES
+from broker.places import POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES, STATUS_SOCKET
+from broker.policy_methods import PolicyStatus
 from broker.policy_sockets import PolicySockets
 from broker.reload import policy_in_force
 from broker.sockets import Access
+from broker.status_socket import StatusSocket
 from broker.stock_state import StockState
 from policy_engine import CONFIGURED, LEGACY, RUNTIME
 
@@ -32,7 +34,7 @@ _GROUP = "qubes"
 
 
 def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The stock options, and two of ours that say where others listen."""
+    """The stock options, and those of ours."""
     parser = argparse.ArgumentParser(prog="qrexec-policy-daemon", description="Decides on qrexec calls.")
     places = (
         ("--socket-path", POLICY_SOCKET, "the socket that the qrexec daemon asks"),
@@ -51,6 +53,12 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             option, type=Path, default=Path(default), metavar="PATH", help=f"{text} (default: %(default)s)"
         )
+    parser.add_argument(
+        "--status-socket-path",
+        type=Path,
+        metavar="PATH",
+        help=f"where qubes-policy status asks (default: {STATUS_SOCKET} beside policy.sock)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -83,13 +91,24 @@ async def serve(options: argparse.Namespace) -> None:
     async with policy_in_force(directories, LEGACY, keep_last_good=False) as reloader:
         loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         sockets = PolicySockets(Answering(reloader.policies, state.world, Agents(options.agent_path)))
+        status = StatusSocket(
+            options.status_socket_path or options.socket_path.with_name(STATUS_SOCKET),
+            PolicyStatus("qrexec-policy-daemon", reloader, places).text,
+        )
+        dom0_only = Access(0o660, group=_group())
         try:
-            await sockets.open_all(*places, Access(0o660, group=_group()), given)
+            try:
+                await status.open(dom0_only)
+            except OSError as error:
+                # What only tells of decisions is no reason to make none.
+                _log.warning("%s: %s: qubes-policy status cannot ask here", status.path, error.strerror)
+            await sockets.open_all(*places, dom0_only, given)
             _log.info("ready: %s", options.socket_path)
             notify("READY=1")
             await stop.wait()
             notify("STOPPING=1")
         finally:
+            status.close()
             await sockets.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from broker.colour import Colours
@@ -64,6 +64,7 @@ def explanation_document(explanation: Explanation, request: Request) -> dict[str
     decision = explanation.decision
     document: dict[str, Any] = {
         "source": request.source,
+        "requested_source": request.requested_source,
         "service": request.service,
         "argument": request.argument,
         "target": request.target,
@@ -90,7 +91,10 @@ def explanation_text(
     """An explanation as lines."""
     decision, rule = explanation.decision, explanation.decision.rule
     service = request.service if request.argument == "+" else request.service + request.argument
-    what = f"{request.source} calls {service} on {request.target or '@default'}"
+    caller = (
+        f"{request.source} for {request.requested_source}" if request.requested_source else request.source
+    )
+    what = f"{caller} calls {service} on {request.target or '@default'}"
     if isinstance(decision, Allowed):
         yield f"{colours.good('allow')}  {what}; it goes to {_harmless(decision.target)}"
     elif isinstance(decision, Asked):
@@ -120,8 +124,18 @@ def explanation_text(
         )
 
 
-def status_text(status: Mapping[str, Any], colours: Colours) -> Iterator[str]:
-    """The answer to ``internal.PolicyStatus`` as lines."""
+def status_text(statuses: Sequence[Mapping[str, Any]], colours: Colours) -> Iterator[str]:
+    """The answers to ``internal.PolicyStatus`` of the daemons that run, as lines."""
+    for number, status in enumerate(statuses):
+        if number:
+            yield ""
+        yield from _daemon_text(status, colours)
+    if len({status["digest"] for status in statuses}) > 1:
+        yield ""
+        yield f"warning  {colours.odd('these daemons decide by different policies')}"
+
+
+def _daemon_text(status: Mapping[str, Any], colours: Colours) -> Iterator[str]:
     error = status["error"]
     if error is None:
         state = colours.good("in force")
@@ -130,12 +144,13 @@ def status_text(status: Mapping[str, Any], colours: Colours) -> Iterator[str]:
     else:
         state = colours.bad("none: every judged call is denied")
     yield f"policy   {state}"
-    yield f"since    {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status['since']))}"
-    yield f"used by  {status['program']}, process {status['pid']}"
+    yield f"since    {_moment(status['since'])}"
+    yield f"used by  {status['program']}, process {status['pid']}, started {_moment(status['started'])}"
+    for socket in status["sockets"] or ["no socket of its own: another policy daemon is in front"]:
+        yield f"asked on {_harmless(socket)}"
     if error is not None:
-        kind = status["error"]["kind"]
         found = PolicyError(
-            kind, error["message"], file=error["file"], line=error["line"], column=error["column"]
+            error["kind"], error["message"], file=error["file"], line=error["line"], column=error["column"]
         )
         yield f"error    {colours.bad(str(found))}"
         yield "         qubes-policy check shows every error; what is repaired comes into force by itself"
@@ -147,6 +162,10 @@ def status_text(status: Mapping[str, Any], colours: Colours) -> Iterator[str]:
         yield f"warning  {colours.odd(warning)}"
     for place in status["unwatched"]:
         yield f"warning  {colours.odd(f'{place}: cannot be watched, looked at every second')}"
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def table(

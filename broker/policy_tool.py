@@ -3,26 +3,50 @@
 qubes-policy check                              is all of it well formed?
 qubes-policy check DIR                          the same for a directory that is not installed yet
 qubes-policy explain mgmt admin.vm.Start work   why is it allowed or denied?
-qubes-policy status                             what does the running daemon decide by?
+qubes-policy status                             who decides, and by what?
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from broker.client import CallError, NoReplyError, call
+from broker.answering import StateError
+from broker.client import CallError, NoReplyError
 from broker.colour import Colours
+from broker.internal import ask
+from broker.places import STATUS_SOCKET, TRIAL
 from broker.policy_methods import STATUS
 from broker.policy_report import explanation_document, explanation_text, marked_line, status_text
-from policy_engine import DirectorySource, Loader, PolicyError, Request, World, WorldError, explain
+from broker.sockets import answers
+from broker.stock_state import MAX_DOCUMENT, parse_state
+from policy_engine import DirectorySource, Loader, PolicyError, Request, World, explain
 from qubesd.config import Config, ConfigError, load
 
-_TIMEOUT = 30.0
+STATE_PATIENCE = 30.0
+"""Seconds that qubesd may take to describe the qubes."""
+
+STATUS_PATIENCE = 5.0
+"""Seconds that all daemons together may take to tell what they decide by."""
+
+_NOT_ALLOWED = "permission denied; only dom0 may ask: be root, or in its group"
+
+MAX_STATUS = 16 * 1024 * 1024
+"""Bytes of one such answer."""
+
+
+_EXAMPLES = """\
+examples:
+  qubes-policy explain mgmt admin.vm.property.Get+label work
+  qubes-policy explain work qubes.Filecopy @default
+  qubes-policy explain work qubes.OpenURL @dispvm:web
+  qubes-policy explain sys-relay qubes.Filecopy work --requested-source remote-laptop
+"""
 
 
 class ToolError(Exception):
@@ -66,11 +90,17 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         "explain",
         help="show how a call is decided, and why",
         description="How a call is decided by the policy files as they are now.",
-        epilog="example: qubes-policy explain mgmt admin.vm.property.Get+label work",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     why.add_argument("source", metavar="SOURCE", help="the calling qube")
     why.add_argument("service", metavar="SERVICE[+ARG]", help="such as admin.vm.Start or qubes.Filecopy")
     why.add_argument("target", metavar="TARGET", help="a qube, @default, @dispvm, @dispvm:NAME or dom0")
+    why.add_argument(
+        "--requested-source",
+        metavar="NAME",
+        help="the RemoteVM that SOURCE, its relay, calls for",
+    )
     why.add_argument("--json", action="store_true", help="for programs")
     why.add_argument(
         "--system-info",
@@ -78,7 +108,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="the qubes as internal.GetSystemInfo told of them (default: ask the running qubesd)",
     )
-    status = commands.add_parser("status", help="show what the running daemon decides by")
+    status = commands.add_parser("status", help="show who decides, and by what")
     status.add_argument("--json", action="store_true", help="for programs")
     return parser.parse_args(arguments)
 
@@ -113,7 +143,7 @@ def _explain(options: argparse.Namespace, config: Config) -> int:
         print(f"qubes-policy: {message}", file=sys.stderr)
         return 1
     world = _world(options.system_info, config)
-    request = Request.of(options.service, options.source, options.target)
+    request = Request.of(options.service, options.source, options.target, options.requested_source)
     explanation = explain(policy, request, world)
     if options.json:
         print(json.dumps(explanation_document(explanation, request), indent=1))
@@ -123,12 +153,59 @@ def _explain(options: argparse.Namespace, config: Config) -> int:
 
 
 def _status(options: argparse.Namespace, config: Config) -> int:
-    status = json.loads(_ask(config, STATUS))
+    statuses, silent = asyncio.run(_gather(config))
     if options.json:
-        print(json.dumps(status, indent=1))
+        print(json.dumps({"daemons": statuses, "silent": silent}, indent=1))
     else:
-        _print(status_text(status, Colours.of(sys.stdout)))
-    return 0 if status["error"] is None else 1
+        _print(status_text(statuses, Colours.of(sys.stdout)))
+    for place, reason in silent.items():
+        print(f"qubes-policy: {place}: {reason}", file=sys.stderr)
+    if not statuses:
+        raise ToolError(_who_else(config))
+    return 0 if all(status["error"] is None for status in statuses) else 1
+
+
+async def _gather(config: Config) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """What the daemons that run here tell, and why others that run do not, by their sockets."""
+    qubesd = _socket(config)
+    alone = config.policy_socket.with_name(STATUS_SOCKET)
+    places = (qubesd, alone, config.run_dir / TRIAL / STATUS_SOCKET)
+    told = await asyncio.gather(*(_status_of(place) for place in places))
+    statuses = [one for one in told if isinstance(one, dict)]
+    silent = {str(place): one for place, one in zip(places, told, strict=True) if isinstance(one, str)}
+    return statuses, silent
+
+
+async def _status_of(place: Path) -> dict[str, Any] | str | None:
+    """What a daemon tells, why it does not, or ``None`` where none runs."""
+    try:
+        status = json.loads(await ask(place, STATUS, STATUS_PATIENCE, MAX_STATUS))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except PermissionError:
+        return _NOT_ALLOWED
+    except OSError as error:
+        return str(error.strerror or error)
+    except (CallError, NoReplyError, ValueError) as error:
+        return f"{STATUS} is not answered: {error}; a stock qubesd does not know it"
+    return status if isinstance(status, dict) and "digest" in status else f"{STATUS} is answered by another"
+
+
+def _who_else(config: Config) -> str:
+    """Who decides where no daemon of ours tells that it does."""
+    place = config.policy_socket
+    try:
+        taken = answers(place)
+    except OSError as error:
+        return f"{place}: {error.strerror}"
+    if taken:
+        return (
+            f"{place}: who listens does not tell what it decides by: the stock daemon, or ours before it runs"
+        )
+    return (
+        f"{place}: nobody answers, neither qubesd nor qrexec-policy-daemon runs: each call is decided by "
+        "qrexec-policy-exec, which reads the files anew"
+    )
 
 
 def _directories(config: Config) -> list[str]:
@@ -137,37 +214,35 @@ def _directories(config: Config) -> list[str]:
 
 def _world(file: Path | None, config: Config) -> World:
     if file is None:
-        place, content = str(_socket(config)), _ask(config, "internal.GetSystemInfo")
+        place, content = str(_socket(config)), _describe(config)
     else:
         try:
             place, content = str(file), file.read_bytes()
         except OSError as error:
             raise ToolError(f"{file}: {error.strerror}") from error
     try:
-        document = json.loads(content)
-        if not isinstance(document, dict):
-            raise WorldError("expected an object")
-        return World.from_system_info(document)
-    except (ValueError, WorldError) as error:
-        raise ToolError(f"{place}: not a description of the qubes: {error}") from error
+        return parse_state(content)
+    except StateError as error:
+        raise ToolError(f"{place}: {error}") from error
 
 
 def _socket(config: Config) -> Path:
     return config.run_dir / "qubesd.internal.sock"
 
 
-def _ask(config: Config, service: str) -> bytes:
-    place = _socket(config)
+def _describe(config: Config) -> bytes:
+    """What qubesd, ours or a stock one, tells of the qubes."""
+    place, service = _socket(config), "internal.GetSystemInfo"
     try:
-        return call(place, service, timeout=_TIMEOUT)
+        return asyncio.run(ask(place, service, STATE_PATIENCE, MAX_DOCUMENT))
     except PermissionError as error:
-        raise ToolError(f"{place}: permission denied; only dom0 may ask: be root, or in its group") from error
+        raise ToolError(f"{place}: {_NOT_ALLOWED}") from error
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise ToolError(f"{place}: nobody answers; is qubesd running, and is this dom0?") from error
     except OSError as error:
         raise ToolError(f"{place}: {error.strerror or error}") from error
     except (CallError, NoReplyError) as error:
-        raise ToolError(f"{place}: {service} is not answered: {error}; is this a stock qubesd?") from error
+        raise ToolError(f"{place}: {service} is not answered: {error}") from error
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -87,7 +87,7 @@ class Alone:
 
     @property
     def socket(self) -> Path:
-        return self.root / "run/policy.sock"
+        return self.root / "run/qubes/policy.sock"
 
     async def ask(self, source: str, target: str, service: str, **more: str) -> str:
         """The answer to a question of the C qrexec daemon."""
@@ -104,8 +104,12 @@ class Alone:
         """Wait until this is how it decides."""
         await until_true(lambda: self.decides(source, target, service), wanted)
 
+    async def tool(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit status, output and errors of ``qubes-policy``; ``root`` is taken out of both."""
+        return await qubes_policy(self.root, *arguments)
+
     def write(self, text: str, name: str = "10-test.policy") -> None:
-        (self.root / "policy" / name).write_text(text, encoding="utf-8")
+        (self.root / "etc/qubes/policy.d" / name).write_text(text, encoding="utf-8")
 
     def said(self) -> str:
         return (self.root / "errors").read_text(encoding="utf-8")
@@ -124,6 +128,20 @@ class Alone:
         return await asyncio.to_thread(self.process.wait, PATIENCE)
 
 
+async def qubes_policy(root: Path, *arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "broker.policy_tool", "--root", str(root), *arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        said = await process.communicate()
+    out, err = (text.decode().replace(f"{root}/", "") for text in said)
+    assert process.returncode is not None
+    return process.returncode, out, err
+
+
 async def until_true(look: Callable[[], Awaitable[object]], wanted: object = True) -> None:
     deadline = time.monotonic() + PATIENCE
     while (found := await look()) != wanted:
@@ -132,20 +150,20 @@ async def until_true(look: Callable[[], Awaitable[object]], wanted: object = Tru
 
 
 def lay_out(root: Path) -> None:
-    for folder in ("run", "services", "policy"):
-        (root / folder).mkdir(exist_ok=True)
+    for folder in ("run/qubes/policy.d", "etc/qubes-rpc", "etc/qubes/policy.d"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
 
 
 def start(root: Path) -> subprocess.Popen[bytes]:
     """A daemon whose messages go to a file."""
     command = [
         *(sys.executable, "-m", "broker.policy_daemon"),
-        *("--socket-path", str(root / "run/policy.sock")),
-        *("--eval-socket-path", str(root / "services/policy.EvalSimple")),
-        *("--gui-socket-path", str(root / "services/policy.EvalGUI")),
-        *("--agent-path", str(root / "services")),
+        *("--socket-path", str(root / "run/qubes/policy.sock")),
+        *("--eval-socket-path", str(root / "etc/qubes-rpc/policy.EvalSimple")),
+        *("--gui-socket-path", str(root / "etc/qubes-rpc/policy.EvalGUI")),
+        *("--agent-path", str(root / "etc/qubes-rpc")),
         *("--qubesd-socket-path", str(root / "run/qubesd.internal.sock")),
-        *("--policy-path", str(root / "policy")),
+        *("--policy-path", str(root / "etc/qubes/policy.d")),
     ]
     with (root / "errors").open("ab") as log:
         return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=log)
@@ -173,12 +191,12 @@ async def alone(root: Path, policy: str | None = "") -> AsyncIterator[Alone]:
     process = None
     daemon = None
     if policy is None:
-        (root / "policy").rmdir()
+        (root / "etc/qubes/policy.d").rmdir()
     else:
-        (root / "policy/10-test.policy").write_text(policy, encoding="utf-8")
+        (root / "etc/qubes/policy.d/10-test.policy").write_text(policy, encoding="utf-8")
     servers = []
     for service in ("policy.Ask", "policy.Notify"):
-        with short_path(root / "services" / service) as name:
+        with short_path(root / "etc/qubes-rpc" / service) as name:
             servers.append(await asyncio.start_unix_server(agent.serve, name))
     try:
         async with qubesd_at(root, qubesd):

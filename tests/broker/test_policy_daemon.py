@@ -68,7 +68,10 @@ def test_it_answers_with_what_a_stock_qubesd_tells(tmp_path: Path) -> None:
             "work": "appvm-red",
         }
         header = "policy.EvalSimple+my.Open anybody\0work\0vault".encode("ascii")
-        assert await exchange(tmp_path / "services/policy.EvalSimple", header, end=True) == b"result=allow\n"
+        assert (
+            await exchange(tmp_path / "etc/qubes-rpc/policy.EvalSimple", header, end=True)
+            == b"result=allow\n"
+        )
 
     tell(tmp_path, story)
 
@@ -84,12 +87,12 @@ def test_it_answers_with_what_a_stock_qubesd_tells(tmp_path: Path) -> None:
 def test_without_a_policy_it_serves_and_denies_until_there_is_one(tmp_path: Path, policy: str | None) -> None:
     async def story(daemon: Alone) -> None:
         assert await daemon.ask(*OPEN) == "result=deny"
-        (tmp_path / "policy").mkdir(exist_ok=True)
+        (tmp_path / "etc/qubes/policy.d").mkdir(parents=True, exist_ok=True)
         daemon.write(POLICY)
         await daemon.comes_to("allow", *OPEN)
         daemon.write("broken again\n", "20-more.policy")
         await daemon.comes_to("deny", *OPEN)
-        (tmp_path / "policy/20-more.policy").unlink()
+        (tmp_path / "etc/qubes/policy.d/20-more.policy").unlink()
         await daemon.comes_to("allow", *OPEN)
 
     tell(tmp_path, story, policy)
@@ -316,8 +319,8 @@ def test_told_to_stop_it_leaves_nothing_behind(tmp_path: Path, number: signal.Si
         assert await idle.read() == b""
         ours.close()
         assert await asked == ""
-        assert sorted(os.listdir(tmp_path / "run")) == ["qubesd.internal.sock"]
-        assert sorted(os.listdir(tmp_path / "services")) == ["policy.Ask", "policy.Notify"]
+        assert sorted(os.listdir(tmp_path / "run/qubes")) == ["policy.d"]
+        assert sorted(os.listdir(tmp_path / "etc/qubes-rpc")) == ["policy.Ask", "policy.Notify"]
 
     tell(tmp_path, story)
 
@@ -350,16 +353,21 @@ def test_it_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
 
 def test_something_else_in_the_way_of_a_socket_stays(tmp_path: Path) -> None:
     lay_out(tmp_path)
-    (tmp_path / "run/policy.sock").write_text("mine")
+    (tmp_path / "run/qubes/policy.sock").write_text("mine")
     assert start(tmp_path).wait(PATIENCE) == 1
-    assert (tmp_path / "run/policy.sock").read_text() == "mine"
+    assert (tmp_path / "run/qubes/policy.sock").read_text() == "mine"
     said = (tmp_path / "errors").read_text()
-    assert said.endswith(f"{tmp_path}/run/policy.sock: this is in the way of a socket\n")
+    assert said.endswith(f"{tmp_path}/run/qubes/policy.sock: this is in the way of a socket\n")
 
 
 def test_only_dom0_may_connect(tmp_path: Path) -> None:
     async def story(daemon: Alone) -> None:
-        for name in ("run/policy.sock", "services/policy.EvalSimple", "services/policy.EvalGUI"):
+        for name in (
+            "run/qubes/policy.sock",
+            "run/qubes/policy-status.sock",
+            "etc/qubes-rpc/policy.EvalSimple",
+            "etc/qubes-rpc/policy.EvalGUI",
+        ):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o660, name
 
     tell(tmp_path, story)

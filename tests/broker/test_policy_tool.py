@@ -23,6 +23,8 @@ SYSTEM = {
         "dom0": {"type": "AdminVM", "tags": []},
         "work": {"type": "AppVM", "tags": ["office"]},
         "mgmt": {"type": "AppVM", "tags": []},
+        "relay": {"type": "AppVM", "tags": []},
+        "far": {"type": "RemoteVM", "tags": [], "relayvm": "relay"},
     }
 }
 
@@ -101,6 +103,7 @@ def test_check_of_a_directory_is_of_it_alone(root: Path, capsys: pytest.CaptureF
 RULES = {
     "10-a.policy": "admin.vm.Start + mgmt @tag:home allow target=dom0\n!include include/b\n",
     "include/b": "admin.vm.Start * mgmt @tag:office allow target=dom0\nmy.Service * mgmt work allow\n",
+    "30-far.policy": "far.Service * far work allow\n",
 }
 
 
@@ -143,10 +146,25 @@ def test_explain_has_the_rule_its_includes_and_what_nearly_matched(
             {"decision": "deny", "reason": "not-dispvm-template", "matched_target": None},
             id="before-the-rules",
         ),
+        pytest.param(
+            ("relay", "far.Service", "work", "--requested-source", "far"),
+            {"decision": "allow", "source": "relay", "requested_source": "far", "goes_to": "work"},
+            id="for-a-remote-qube",
+        ),
+        pytest.param(
+            ("relay", "far.Service", "work"),
+            {"decision": "deny", "reason": "no-rule", "requested_source": None},
+            id="relay-for-itself",
+        ),
+        pytest.param(
+            ("work", "far.Service", "work", "--requested-source", "far"),
+            {"decision": "deny", "reason": "requested-source-not-relay", "rule": None, "near_misses": []},
+            id="not-its-relay",
+        ),
     ],
 )
 def test_explain_for_programs(
-    request_: tuple[str, str, str],
+    request_: tuple[str, ...],
     want: dict[str, Any],
     root: Path,
     capsys: pytest.CaptureFixture[str],
@@ -164,10 +182,20 @@ def test_explain_for_programs(
         pytest.param(("mgmt", "x", "wrok"), "there is no qube 'wrok'", id="target"),
         pytest.param(("mgmt", "admin.x", "work"), "so the rule needs target=dom0", id="admin-call"),
         pytest.param(("work", "y", "work"), "a qube does not call itself", id="loopback"),
+        pytest.param(
+            ("relay", "y", "work", "--requested-source", "far"),
+            "allow  relay for far calls y on work; it goes to work",
+            id="remote",
+        ),
+        pytest.param(
+            ("relay", "y", "work", "--requested-source", "gone"),
+            "the source that it is made for does not exist",
+            id="no-such-remote",
+        ),
     ],
 )
 def test_explain_hints_at_what_may_be_overlooked(
-    request_: tuple[str, str, str], hint: str, root: Path, capsys: pytest.CaptureFixture[str]
+    request_: tuple[str, ...], hint: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(root, {"10-a.policy": "admin.x * * work allow\ny * * work allow\n"})
     _, out, _ = said(capsys, root, "explain", *request_, "--system-info", str(root / "system"))
@@ -177,7 +205,7 @@ def test_explain_hints_at_what_may_be_overlooked(
 @pytest.mark.parametrize(
     ("arguments", "status", "hint"),
     [
-        pytest.param(("status",), 2, "run/qubesd.internal.sock: nobody answers; is qubesd", id="no-daemon"),
+        pytest.param(("status",), 2, "run/qubes/policy.sock: nobody answers, neither qubesd", id="no-daemon"),
         pytest.param(("explain", "a", "b", "c"), 1, "try qubes-policy check", id="does-not-load"),
         pytest.param(("--config", "/gone", "check"), 2, "/gone: no such file", id="no-configuration"),
     ],
@@ -211,13 +239,18 @@ def test_colour_is_for_terminals_that_have_it(root: Path) -> None:
 def test_a_daemon_tells_what_it_decides_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(tmp_path, "admin.vm.List * @anyvm dom0 allow\n") as daemon:
         status, out, _ = said(capsys, tmp_path, "status", "--json")
-        first = json.loads(out)
+        (first,) = json.loads(out)["daemons"]
         assert status == 0
         assert (first["program"], first["pid"]) == ("qubesd", daemon.process.pid)
         assert (first["in_force"], first["rules"], first["error"]) == (True, 1, None)
         assert [Path(file).name for file in first["files"]] == ["10-test.policy"]
         assert (len(first["digest"]), first["unwatched"]) == (64, [])
-        assert abs(first["since"] - time.time()) < PATIENCE
+        assert abs(first["started"] - time.time()) < PATIENCE
+        assert first["sockets"] == [
+            "run/qubes/policy.sock",
+            "etc/qubes-rpc/policy.EvalSimple",
+            "etc/qubes-rpc/policy.EvalGUI",
+        ]
 
         write(tmp_path, {"20-mine.policy": "x * * * alow\n"})
         deadline = time.monotonic() + PATIENCE
