@@ -115,7 +115,7 @@ class PolicySockets:
 
 
 class _Connection(asyncio.BufferedProtocol):
-    __slots__ = ("_asked", "_reader", "_sockets", "_transport", "since")
+    __slots__ = ("_answered", "_asked", "_ended", "_reader", "_sockets", "_transport", "since")
 
     def __init__(self, sockets: PolicySockets, reader: Reader) -> None:
         self.since: float | None = None
@@ -123,6 +123,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._sockets = sockets
         self._reader = reader
         self._asked = False
+        self._answered = False
+        self._ended = False
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -150,10 +152,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._ask()
 
     def eof_received(self) -> bool:
+        """Stay open for an answer to a peer that has only closed its own direction."""
+        self._ended = True
         if not self._asked:
             self._ask()
-        # An answer may still be on its way, to a peer that has only closed its own direction.
-        return not self._transport.is_closing()
+        return not self._answered
 
     def connection_lost(self, error: Exception | None) -> None:
         self._sockets.connections.pop(self, None)
@@ -168,7 +171,7 @@ class _Connection(asyncio.BufferedProtocol):
             question = self._reader.question()
         except QuestionError as error:
             _log.warning("closed without an answer: %s", error)
-            self._transport.close()
+            self._answer(None)
             return
         answer = self._sockets.answering.answer(question)
         if answer is not None and not isinstance(answer, str):
@@ -188,6 +191,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._answer(answer)
 
     def _answer(self, answer: Answer) -> None:
+        self._answered = True
         if answer is not None:
             self._transport.write(answer.encode("ascii") + self._reader.ending)
-        self._transport.close()
+        if self._ended:
+            self._transport.close()
+        else:
+            # The peer closes first: were bytes of it unread here, closing would take the answer from it.
+            self._transport.write_eof()
