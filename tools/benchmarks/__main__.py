@@ -4,7 +4,7 @@ import argparse
 import importlib
 import json
 
-SUITES = ("policy", "broker", "daemon", "reload")
+SUITES = ("policy", "broker", "daemon", "reload", "exec")
 
 
 def main() -> None:
