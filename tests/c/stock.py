@@ -133,10 +133,11 @@ class Stock:
         return traced(done.returncode, done.stdout)
 
     def ask(self, questions: Sequence[tuple[str, str, str, str]], *options: str) -> Trace:
-        """Source, requested source, target and service of each question; nothing is carried out."""
+        """Source, requested source, target and service of each question; nothing is carried out. A character
+        stands for the byte of its number; tab, line end and NUL cannot be asked so."""
         done = subprocess.run(
             self.command(*options),
-            input="".join("\t".join(words) + "\n" for words in questions).encode("ascii"),
+            input="".join("\t".join(words) + "\n" for words in questions).encode("latin-1"),
             stdout=subprocess.PIPE,
             timeout=2 * PATIENCE,
             check=False,

@@ -18,7 +18,7 @@ import pytest
 
 from broker.client import call
 from broker.wire import Failure
-from tests.broker.rig import PATIENCE, ROOT
+from tests.broker.rig import PATIENCE, ROOT, answer
 from tests.c.dom0 import APART, TOGETHER, Dom0, answered, dom0_of, refused, rows
 from tests.c.stock import Trace, compiled, script, traced
 
@@ -70,6 +70,21 @@ def test_an_allowed_call_gets_its_answer_of_qubesd(
     trace = dom0.stock.call("alice", target, service)
     assert rows(trace).startswith(content)
     assert trace.words("service") == [(header,)]
+
+
+@pytest.mark.parametrize(
+    ("target", "service", "argument"),
+    [
+        ("dom0", "admin.vm.List", ""),
+        ("alice", "admin.vm.property.Get", "memory"),
+        ("bob", "admin.vm.property.Get", "no-such"),
+    ],
+)
+def test_a_qubes_own_socket_gives_the_same_answer(
+    dom0: Dom0, target: str, service: str, argument: str
+) -> None:
+    over_qrexec = answered(dom0.stock.call("alice", target, f"{service}+{argument}"))
+    assert over_qrexec == answer(dom0.daemon.channel("alice"), service, target, argument)
 
 
 def test_a_target_that_only_policy_knows_as_dom0_is_no_destination(dom0: Dom0) -> None:
