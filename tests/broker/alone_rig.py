@@ -163,6 +163,7 @@ def start(root: Path) -> subprocess.Popen[bytes]:
         *("--gui-socket-path", str(root / "etc/qubes-rpc/policy.EvalGUI")),
         *("--agent-path", str(root / "etc/qubes-rpc")),
         *("--qubesd-socket-path", str(root / "run/qubesd.internal.sock")),
+        *("--policy-path", str(root / "run/qubes/policy.d")),
         *("--policy-path", str(root / "etc/qubes/policy.d")),
     ]
     with (root / "errors").open("ab") as log:

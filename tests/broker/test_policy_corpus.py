@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import os
@@ -10,18 +11,23 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from shutil import rmtree
+from typing import Any, Protocol
 
 import pytest
 
-from policy_engine import World
-from tests.broker.policy_rig import Rig, lines, rig_at
+from policy_engine import PolicyError, World, load
+from tests.broker.alone_rig import Alone, alone, until_true
+from tests.broker.policy_rig import Agent, Rig, exchange, lines, rig_at
 from tools.conformance import tree
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests/corpora/policy-sample.jsonl.gz"
 CORPUS = Path(os.environ.get("QUBES_CORPORA", ROOT.parent / "shared/corpora")) / "policy/eval.jsonl.gz"
 CHUNKS = 4
+
+DIRECTORIES = ("/run/qubes/policy.d", "/etc/qubes/policy.d")
+STATUS = b"internal.PolicyStatus+ dom0 name dom0\0"
 
 ASKED_SOURCE = re.compile(r"[A-Za-z0-9@_.-]{1,31}")
 ASKED_TARGET = re.compile(r"[A-Za-z0-9@_.-]{1,63}")
@@ -35,16 +41,103 @@ def cases(path: Path) -> Iterator[dict[str, Any]]:
                 yield case
 
 
+class Daemon(Protocol):
+    """Whatever has policy sockets and asks this agent."""
+
+    agent: Agent
+
+    async def ask(self, untrusted_request: bytes, end: bool = False, socket: str = "policy.sock") -> bytes:
+        """What comes back on this socket."""
+
+    async def told(self, calls: int) -> None:
+        """Wait until the agent was called so often."""
+
+
+class InProcess:
+    def __init__(self, rig: Rig) -> None:
+        self.agent = rig.agent
+        self.ask = rig.ask
+        self._rig = rig
+
+    async def told(self, calls: int) -> None:
+        await self._rig.settled()
+
+
+class AsProcess:
+    """``qrexec-policy-daemon``, which reads its policy from files and its qubes from a stock qubesd."""
+
+    def __init__(self, daemon: Alone) -> None:
+        self.agent = daemon.agent
+        self._daemon = daemon
+
+    async def judge_by(self, case: dict[str, Any]) -> None:
+        """Write the case's policy and wait until it is in force, or known to be flawed."""
+        root = self._daemon.root
+        directories = [root / path.lstrip("/") for path in DIRECTORIES]
+        for directory in directories:
+            rmtree(directory)
+            directory.mkdir()
+        for path in case.get("dirs", ()):
+            (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        for path, content in case["files"].items():
+            place = root / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(
+                base64.b64decode(content["b64"]) if isinstance(content, dict) else content.encode()
+            )
+        try:
+            wanted: object = load(directories=[str(directory) for directory in directories]).digest
+        except PolicyError as error:
+            wanted = error.kind, error.file, error.line
+        await until_true(self._decides_by, wanted)
+        self._daemon.qubesd.domains = case["system_info"]["domains"]
+
+    async def _decides_by(self) -> object:
+        told = await exchange(self._daemon.root / "run/qubes/policy-status.sock", STATUS, end=True)
+        status = json.loads(told.removeprefix(b"0\0"))
+        error = status["error"]
+        return status["digest"] if error is None else (error["kind"], error["file"], error["line"])
+
+    async def ask(self, untrusted_request: bytes, end: bool = False, socket: str = "policy.sock") -> bytes:
+        folder = "run/qubes" if socket == "policy.sock" else "etc/qubes-rpc"
+        return await exchange(self._daemon.root / folder / socket, untrusted_request, end)
+
+    async def told(self, calls: int) -> None:
+        # One that is too many is found with the next question.
+        async def enough() -> bool:
+            return len(self.agent.calls) >= calls
+
+        await until_true(enough)
+
+
+def fits_process(case: dict[str, Any]) -> bool:
+    """Whether the case can be told with two directories anywhere, and an agent in dom0."""
+    screens = {
+        call["guivm"]
+        for want in case["expect"]["results"]
+        for call in want.get("daemon", {"agent_calls": ()})["agent_calls"]
+    }
+    written = json.dumps(case["files"])
+    return (
+        all(path.startswith(DIRECTORIES) for path in (*case["files"], *case.get("dirs", ())))
+        and not any(word in written for word in (" /etc/", " /run/", "!compat-4.0"))
+        and not (case.get("symlinks") or case.get("missing_dirs"))
+        and screens <= {"dom0"}
+    )
+
+
 async def check(rig: Rig, case: dict[str, Any]) -> int:
     """Ask all of a case. Returns how many answers were compared."""
     rig.judge_by(tree(case), World.from_system_info(case["system_info"]))
-    compared = 0
-    for question, want in zip(case["requests"], case["expect"]["results"], strict=True):
-        compared += await check_one(rig, question, want, case["id"])
-    return compared
+    return await check_all(InProcess(rig), case)
 
 
-async def check_one(rig: Rig, question: dict[str, Any], want: dict[str, Any], name: str) -> int:
+async def check_all(daemon: Daemon, case: dict[str, Any]) -> int:
+    asked = zip(case["requests"], case["expect"]["results"], strict=True)
+    return sum([await check_one(daemon, question, want, case["id"]) for question, want in asked])
+
+
+async def check_one(rig: Daemon, question: dict[str, Any], want: dict[str, Any], name: str) -> int:
     source, target, service = (question[key] for key in ("source", "intended_target", "service_and_arg"))
     more = {"requested_source": question["requested_source"]} if "requested_source" in question else {}
     compared = 0
@@ -52,7 +145,7 @@ async def check_one(rig: Rig, question: dict[str, Any], want: dict[str, Any], na
         rig.agent.say(question["agent_answer"])
         answer = await rig.ask(lines(source, target, service, **more))
         assert answer.decode("ascii") == want["daemon"]["response"], (name, question)
-        await rig.settled()
+        await rig.told(len(want["daemon"]["agent_calls"]))
         calls = rig.agent.collect()
         for call in calls:
             call["params"].pop("icons", None)
@@ -110,3 +203,17 @@ def test_the_corpus_agrees(tmp_path: Path, chunk: int) -> None:
         return compared
 
     assert asyncio.run(run()) > 9_000
+
+
+def test_the_daemon_as_a_process_agrees(tmp_path: Path) -> None:
+    async def run() -> int:
+        compared = 0
+        async with alone(tmp_path) as daemon:
+            for case in cases(SAMPLE):
+                if fits_process(case):
+                    process = AsProcess(daemon)
+                    await process.judge_by(case)
+                    compared += await check_all(process, case)
+        return compared
+
+    assert asyncio.run(run()) > 3_000
