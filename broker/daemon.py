@@ -144,7 +144,7 @@ async def _serve_core(
         if not other_in_front:
             for place in places:
                 place.parent.mkdir(parents=True, exist_ok=True)
-            await policy_sockets.open_all(*places, dom0_only)
+            policy_sockets.open_all(*places, dom0_only)
         # The one that everybody looks for comes last: when it is there, all are.
         house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), METHODS, dom0_only)
         _log.info("ready: %s", config.run_dir / "qubesd.sock")

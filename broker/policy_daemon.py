@@ -102,7 +102,7 @@ async def serve(options: argparse.Namespace) -> None:
             except OSError as error:
                 # What only tells of decisions is no reason to make none.
                 _log.warning("%s: %s: qubes-policy status cannot ask here", status.path, error.strerror)
-            await sockets.open_all(*places, dom0_only, given)
+            sockets.open_all(*places, dom0_only, given)
             _log.info("ready: %s", options.socket_path)
             notify("READY=1")
             await stop.wait()

@@ -54,6 +54,9 @@ class Reader(Protocol):
     ending: bytes
     """What the answer's text is followed by."""
 
+    exact: bool
+    """Whether nothing has come after the request."""
+
     def feed(self, untrusted_data: bytes | memoryview) -> bool:
         """Whether the request is whole; what comes after that is dropped. Raises ``QuestionError`` once there
         is more of it than a request can have."""
@@ -67,9 +70,10 @@ class LinesReader:
 
     ending = b""
 
-    __slots__ = ("_end", "_untrusted")
+    __slots__ = ("_end", "_untrusted", "exact")
 
     def __init__(self) -> None:
+        self.exact = True
         self._untrusted = bytearray()
         self._end: int | None = None
 
@@ -85,7 +89,10 @@ class LinesReader:
             self._end = found
         elif len(untrusted) > MAX_REQUEST:
             raise QuestionError(f"more than {MAX_REQUEST} bytes without an empty line")
-        return self._end is not None
+        if self._end is None:
+            return False
+        self.exact = len(untrusted) == self._end + (2 if self._end else 1)
+        return True
 
     def question(self) -> Question:
         values: dict[str, str] = {}
@@ -124,7 +131,9 @@ def _pairs(untrusted_text: bytes) -> Iterator[tuple[str, str]]:
 
 
 class EvaluationReader:
-    """``policy.EvalSimple`` and ``policy.EvalGUI``: a header as qrexec gives it, then source, NUL, target.
+    """``policy.EvalSimple`` and ``policy.EvalGUI``: a header as qrexec gives it, source, NUL, target,
+    and the end of what the caller sends. Before that the target may go on, and a question cut short would be
+    another question; so a caller that keeps its input open has no answer.
 
     Args:
         service: the name that this socket is called by.
@@ -132,6 +141,8 @@ class EvaluationReader:
     """
 
     ending = b"\n"
+
+    exact = True
 
     __slots__ = ("_of_screen", "_service", "_untrusted")
 

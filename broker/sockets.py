@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-BACKLOG = 128
+BACKLOG = 1_024
 
 
 @dataclass(frozen=True, slots=True)

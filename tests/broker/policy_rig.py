@@ -135,9 +135,7 @@ async def rig_at(root: Path) -> AsyncIterator[Rig]:
             servers.append(await asyncio.start_unix_server(agent.serve, name))
     policies = PolicyInForce(lambda: load(policy_of("")), keep_last_good=False)
     sockets = PolicySockets(Answering(policies, lambda: World.of((DOM0,)), agents))
-    await sockets.open_all(
-        root / "policy.sock", root / "policy.EvalSimple", root / "policy.EvalGUI", Access(0o600)
-    )
+    sockets.open_all(root / "policy.sock", root / "policy.EvalSimple", root / "policy.EvalGUI", Access(0o600))
     try:
         yield Rig(root, sockets, agent, agents)
     finally:

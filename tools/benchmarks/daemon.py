@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from broker.policy_sockets import BACKLOG
-from broker.sockets import short_path
+from broker.sockets import BACKLOG, short_path
 from broker.stock_state import fetch, parse_state
 from policy_engine import Allowed, Denied, Request, World, decide, load, respond
 from qubesd.config import Config, rooted
