@@ -3,79 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from broker.reload import LONGEST, Reloader, policy_in_force
+from broker.reload import LONGEST
 from policy_engine import Allowed, Policy, PolicyError, QubeFacts, Request, World, decide
+from tests.broker.files_rig import PATIENCE, Place, follow, text, wait_until
 
-PATIENCE = 30.0
-"""Seconds after which a test that waits fails. How fast it is otherwise is the bench's to say."""
-
+ROOT = Path(__file__).parents[2]
 WORLD = World.of([QubeFacts("dom0", None, "AdminVM"), QubeFacts("work", None, "AppVM")])
-
-
-class Place:
-    """Policy directories in a scratch directory, and the policy that is followed there."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.runtime, self.configured, self.legacy = root / "run", root / "etc", root / "legacy"
-        for directory in (self.runtime, self.configured, self.legacy):
-            directory.mkdir()
-        self.reloader: Reloader
-
-    def write(self, name: str, *services: str) -> Path:
-        path = self.root / name
-        path.write_text(text(*services))
-        return path
-
-    def services(self) -> list[str] | str:
-        """The services of the rules in force; without a policy the kind of what is wrong."""
-        now = self.reloader.policies.now
-        return now.kind if isinstance(now, PolicyError) else [rule.service for rule in now.rules]
-
-    async def becomes(self, *services: str) -> None:
-        await self._until(list(services))
-
-    async def fails(self, kind: str) -> None:
-        await self._until(kind)
-
-    async def _until(self, expected: list[str] | str) -> None:
-        await wait_until(lambda: self.services() == expected, str(expected))
-
-
-async def wait_until(there: Callable[[], bool], what: str = "what the test waits for") -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not there():
-        assert time.monotonic() < deadline, f"{what} did not come about"
-        await asyncio.sleep(0.002)
-
-
-def text(*services: str) -> str:
-    return "".join(f"{service} * @anyvm dom0 allow\n" for service in services)
-
-
-Story = Callable[[Place], Coroutine[None, None, None]]
-
-
-def follow(root: Path, before: Callable[[Place], object], story: Story, keep_last_good: bool = False) -> None:
-    """Tell the story of what happens to files whose policy is followed; ``before`` lays out the files."""
-
-    async def run() -> None:
-        place = Place(root)
-        before(place)
-        directories = (str(place.runtime), str(place.configured))
-        async with policy_in_force(directories, str(place.legacy), keep_last_good) as place.reloader:
-            await story(place)
-
-    asyncio.run(run())
 
 
 def one(place: Place) -> None:
@@ -379,3 +324,39 @@ def test_decisions_during_edits_are_those_of_the_old_or_the_new_policy(tmp_path:
                 await asyncio.sleep(0.001)
 
     follow(tmp_path, before, story)
+
+
+@pytest.mark.parametrize("watches", [pytest.param(0, id="none"), pytest.param(4, id="some")])
+def test_where_the_kernel_allows_no_more_watches_the_policy_is_read_every_second(
+    watches: int, tmp_path: Path
+) -> None:
+    limit = f"echo {watches} > /proc/sys/user/max_inotify_watches"
+    inside = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*inside, limit], capture_output=True).returncode:
+        pytest.skip("no user namespace with a limit of inotify watches of its own")
+    policy = tmp_path / "10.policy"
+    policy.write_text(text("old"))
+    follower = [sys.executable, "-m", "tests.broker.blind", str(tmp_path)]
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            [*inside, f'{limit}; exec "$@"', "sh", *follower], stdout=subprocess.PIPE, stderr=log, cwd=ROOT
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            assert json.loads(process.stdout.readline()) == {"state": ["old"], "unwatched": True}
+            # Nothing tells here that a file is half written.
+            policy.with_suffix(".next").write_text(text("new"))
+            policy.with_suffix(".next").rename(policy)
+            assert json.loads(process.stdout.readline()) == {"state": ["new"], "unwatched": True}
+            policy.with_suffix(".next").write_text("x * * * alow\n")
+            policy.with_suffix(".next").rename(tmp_path / "20.policy")
+            assert json.loads(process.stdout.readline()) == {"state": "action-unknown", "unwatched": True}
+            (tmp_path / "20.policy").unlink()
+            assert json.loads(process.stdout.readline()) == {"state": ["new"], "unwatched": True}
+        finally:
+            process.terminate()
+    told = (tmp_path / "log").read_text()
+    assert told.count("cannot be watched") == 1
+    assert "fs.inotify.max_user_watches" in told
