@@ -1,117 +1,122 @@
-"""``qrexec-policy-daemon`` with one flaw, which the first argument names: what a fuzzer has to find."""
+"""``qrexec-policy-daemon`` behind a relay with one flaw, which the first argument names: what a fuzzer has to
+find."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import Process
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
 
-from broker.activation import NONE_GIVEN
-from broker.agent import Agents
-from broker.answering import Answering
-from broker.judge import PolicyInForce
 from broker.policy_daemon import arguments_of
-from broker.policy_sockets import PolicySockets, Readers, evaluations, screen_evaluations
-from broker.questions import LinesReader, Question, QuestionError
-from broker.reload import policy_in_force
-from broker.sockets import Access
-from broker.stock_state import StockState
-from policy_engine import DirectorySource, Loader, Request, World
+from broker.sockets import short_path
+
+BEHIND = ".behind"
+"""What is added to the names of the sockets of the daemon behind."""
 
 
-class Lenient(LinesReader):
-    """Takes what is no question for one by dom0."""
+class Relay:
+    """Passes requests on to the daemon behind, and its answers back."""
 
-    def question(self) -> Question:
-        try:
-            return super().question()
-        except QuestionError:
-            return Question(Request.of("a.A", "dom0", "dom0"))
+    def __init__(self, flaw: str, daemon: Process) -> None:
+        self._flaw = flaw
+        self._daemon = daemon
+        self._tasks: set[asyncio.Task[None]] = set()
 
+    async def listen(self, place: Path, behind: Path) -> None:
+        def take(reader: StreamReader, writer: StreamWriter) -> None:
+            task = asyncio.create_task(self._relay(behind, reader, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-class Hasty(LinesReader):
-    """Does not wait for the empty line."""
+        with short_path(place) as name:
+            await asyncio.start_unix_server(take, name, backlog=1_024)
 
-    def feed(self, untrusted_data: bytes | memoryview) -> bool:
-        super().feed(untrusted_data)
-        return True
+    async def _relay(self, behind: Path, reader: StreamReader, writer: StreamWriter) -> None:
+        with closing(writer), suppress(ConnectionError):
+            if self._flaw == "hasty":
+                await reader.read(10)
+                writer.write(b"result=deny")
+                return
+            with short_path(behind) as name:
+                answers, requests = await asyncio.open_unix_connection(name)
+            with closing(requests):
+                passing = asyncio.create_task(self._pass_on(reader, requests))
+                answer = await answers.read()
+                if not answer and self._flaw == "talkative":
+                    answer = b"result=deny"
+                writer.write(answer)
+                passing.cancel()
+                await asyncio.gather(passing, return_exceptions=True)
 
+    async def _pass_on(self, reader: StreamReader, requests: StreamWriter) -> None:
+        while untrusted_data := await reader.read(1 << 18):
+            self._spoil(untrusted_data)
+            requests.write(untrusted_data)
+            await requests.drain()
+        requests.write_eof()
 
-class Leaking(LinesReader):
-    """Forgets a descriptor now and then."""
-
-    def question(self) -> Question:
-        question = super().question()
-        if question.just_evaluate:
-            os.dup(0)
-        return question
-
-
-class Fragile(LinesReader):
-    """Ends the daemon where a service has no name."""
-
-    def question(self) -> Question:
-        question = super().question()
-        if not question.request.service:
+    def _spoil(self, untrusted_data: bytes) -> None:
+        if self._flaw == "fragile" and b"service_and_arg=+" in untrusted_data:
+            self._daemon.terminate()
             os._exit(3)
-        return question
+        if self._flaw == "trusting" and b"\r" in untrusted_data:
+            sys.stderr.buffer.write(b"INFO: asked for " + untrusted_data + b"\n")
+            sys.stderr.flush()
+        if self._flaw == "leaking" and b"just_evaluate" in untrusted_data:
+            os.dup(0)
 
 
-class Trusting(LinesReader):
-    """Logs what it was sent as it is."""
-
-    def question(self) -> Question:
-        question = super().question()
-        if question.request.source.startswith("a"):
-            sys.stderr.write(f"INFO: asked by {question.request.source}\n")
-        return question
-
-
-READERS: dict[str, Readers] = {
-    "lenient": Lenient,
-    "hasty": Hasty,
-    "leaking": Leaking,
-    "fragile": Fragile,
-    "trusting": Trusting,
-}
-
-
-class OldState(StockState):
-    """Fetches the qubes once."""
-
-    _kept: World | None = None
-
-    async def world(self) -> World:
-        if self._kept is None:
-            self._kept = await super().world()
-        return self._kept
-
-
-def read_once(directories: Sequence[str]) -> PolicyInForce:
-    policies = PolicyInForce(Loader(DirectorySource(), directories).load, keep_last_good=False)
-    policies.reload()
-    return policies
+async def tell_of_once(path: Path, known: list[bytes], reader: StreamReader, writer: StreamWriter) -> None:
+    """A qubesd that never changes."""
+    with closing(writer):
+        request = await reader.read()
+        if not known:
+            with short_path(path) as name:
+                answers, requests = await asyncio.open_unix_connection(name)
+            with closing(requests):
+                requests.write(request)
+                requests.write_eof()
+                known.append(await answers.read())
+        writer.write(known[0])
 
 
 async def serve(flaw: str, options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    state = (OldState if flaw == "old-state" else StockState)(options.qubesd_socket_path)
-    async with policy_in_force(options.policy_path, "/nowhere", keep_last_good=False) as reloader:
-        policies = read_once(options.policy_path) if flaw == "old-policy" else reloader.policies
-        sockets = PolicySockets(Answering(policies, state.world, Agents(options.agent_path)))
-        access = Access(0o600)
-        await sockets.open(options.eval_socket_path, evaluations, access, NONE_GIVEN)
-        await sockets.open(options.gui_socket_path, screen_evaluations, access, NONE_GIVEN)
-        await sockets.open(options.socket_path, READERS.get(flaw, LinesReader), access, NONE_GIVEN)
-        await stop.wait()
-        await sockets.close()
+    places = options.eval_socket_path, options.gui_socket_path, options.socket_path
+    qubesd, directories = options.qubesd_socket_path, options.policy_path
+    if flaw == "old-state":
+        kept = qubesd.with_name(qubesd.name + BEHIND)
+        with short_path(kept) as name:
+            await asyncio.start_unix_server(partial(tell_of_once, qubesd, []), name)
+        qubesd = kept
+    if flaw == "old-policy":
+        directories = [shutil.copytree(directory, directory + BEHIND) for directory in directories]
+    names = "--eval-socket-path", "--gui-socket-path", "--socket-path"
+    daemon = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "broker.policy_daemon", "--agent-path", str(options.agent_path)),
+        *(f"{option}={place}{BEHIND}" for option, place in zip(names, places, strict=True)),
+        *(f"--policy-path={directory}" for directory in directories),
+        f"--qubesd-socket-path={qubesd}",
+    )
+    while not Path(f"{options.socket_path}{BEHIND}").exists():
+        await asyncio.sleep(0.02)
+    relay = Relay(flaw, daemon)
+    for place in places:
+        await relay.listen(place, Path(f"{place}{BEHIND}"))
+    await stop.wait()
+    daemon.terminate()
+    await daemon.wait()
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     asyncio.run(serve(sys.argv[1], arguments_of(sys.argv[2:])))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.fuzzing.campaign import CROWD
+
 ROOT = Path(__file__).parents[2]
 FLAWED = Path(__file__).with_name("flawed_daemon.py")
 
@@ -39,13 +41,13 @@ def test_our_daemon_holds() -> None:
     assert report["outcomes"].keys() == {"allow", "closed without a byte", "deny", "not waited for"}
     assert report["questions"] > 0
     assert report["edits"] > 0
-    assert report["descriptors"]["peak"] > report["descriptors"]["quiet"]
+    assert report["descriptors"]["peak"] > report["descriptors"]["quiet"] + CROWD
 
 
 @pytest.mark.parametrize(
     ("flaw", "what"),
     [
-        pytest.param("lenient", "expected b''", id="an-answer-to-what-is-no-request"),
+        pytest.param("talkative", "expected b''", id="an-answer-to-what-is-no-request"),
         pytest.param("hasty", "bytes unread|expected ", id="a-request-that-is-not-read"),
         pytest.param("leaking", "descriptors are open", id="a-descriptor-that-stays"),
         pytest.param("fragile", "ended with status 3", id="an-end"),
@@ -62,10 +64,10 @@ def test_a_flaw_is_found(flaw: str, what: str) -> None:
 
 
 def test_a_finding_can_be_sent_again() -> None:
-    found = fuzz("--seconds", "30", "--seed", "5", "--swap", "0", "--program", program("lenient"))
+    found = fuzz("--seconds", "30", "--seed", "5", "--swap", "0", "--program", program("talkative"))
     again = next(line for line in found.stderr.splitlines() if "again: " in line)
     words = again.split("tools/fuzz daemon ")[1].split()
-    ended = fuzz(*words, "--program", program("lenient"), "--json")
+    ended = fuzz(*words, "--program", program("talkative"), "--json")
     assert ended.returncode == 1, ended.stdout
     report = json.loads(ended.stdout)
     assert report["cases"] == 1

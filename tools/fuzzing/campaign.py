@@ -17,17 +17,21 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from tools.fuzzing.cases import SOCKETS, Case, Ending, case
-from tools.fuzzing.exchange import PATIENCE, exchange, wrong
+from tools.fuzzing.cases import Case, Ending, case
+from tools.fuzzing.exchange import PATIENCE, exchange, stand_around, wrong
 from tools.fuzzing.ground import Ground, Place
 from tools.fuzzing.household import QUBESD, Household
 from tools.fuzzing.oracle import Meaning, meaning
 from tools.fuzzing.subject import Subject, running
+from tools.fuzzing.wire import SOCKETS
 
 DAEMON = (sys.executable, "-m", "broker.policy_daemon")
 
 LANES = 100
 """Connections at once. Too few questions wait at a time for the daemon's bound on them to show."""
+
+CROWD = 1_000
+"""Connections that are silent meanwhile."""
 
 FIRST_ROUND, LONGEST_ROUND = 2.0, 30.0
 """Seconds until the daemon is looked at in quiet: short ones first, so that what is plain shows early."""
@@ -155,19 +159,32 @@ class Campaign:
         while not self._stopped.is_set() and time.monotonic() < deadline:
             until = min(deadline, time.monotonic() + length)
             length = min(2 * length, LONGEST_ROUND)
-            beside = [asyncio.create_task(self._watch(subject)), asyncio.create_task(self._move())]
+            beside = [
+                asyncio.create_task(task)
+                for task in (self._watch(subject), self._move(), self._stand_around(address))
+            ]
             lanes = [asyncio.create_task(self._lane(address, until)) for _ in range(LANES)]
             try:
                 await asyncio.gather(*lanes)
             finally:
                 for task in (*lanes, *beside):
                     task.cancel()
-                await asyncio.gather(*lanes, *beside, return_exceptions=True)
+                ended = await asyncio.gather(*lanes, *beside, return_exceptions=True)
+            for error in ended:
+                if isinstance(error, Exception):
+                    raise error
             await self._look(subject)
 
     async def _lane(self, address: str, until: float) -> None:
         while not self._stopped.is_set() and time.monotonic() < until:
             await self._send(address, next(self._numbers))
+
+    async def _stand_around(self, address: str) -> None:
+        """Be many who say half of something and then nothing, until cancelled."""
+        try:
+            await stand_around(address, CROWD)
+        except OSError as error:
+            self._find(Finding(f"the daemon takes no connection: {error}"))
 
     async def _send(self, address: str, number: int) -> None:
         """One case, judged."""
@@ -215,14 +232,13 @@ class Campaign:
         """Look at the daemon's size while it works."""
         report = self.report
         while subject.running and not subject.startled:
-            with suppress(OSError):
-                report.descriptors_peak = max(report.descriptors_peak, subject.descriptors())
-                report.memory_peak = max(report.memory_peak, subject.memory())
+            report.descriptors_peak = max(report.descriptors_peak, subject.descriptors())
+            report.memory_peak = max(report.memory_peak, subject.memory())
             await asyncio.sleep(0.25)
         self._find_death(subject)
 
     async def _settled(self, subject: Subject) -> int:
-        """The fewest descriptors of half a second."""
+        """The fewest descriptors of half a second, in which everything that was begun has ended."""
         fewest = subject.descriptors()
         for _ in range(10):
             await asyncio.sleep(0.05)

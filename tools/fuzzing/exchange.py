@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import NamedTuple
 
-from tools.fuzzing.cases import POLICY, Case, Ending
+from tools.fuzzing.cases import Case, Ending
 from tools.fuzzing.ground import Ground
 from tools.fuzzing.oracle import NOTHING, Meaning, answer
+from tools.fuzzing.wire import POLICY, SOCKETS
 
 PATIENCE = 20.0
 """Seconds that an answer may take. A client with nothing to wait for stays as long as its case says."""
@@ -64,6 +66,18 @@ async def exchange(folder: str, case: Case, asks: Meaning) -> Outcome:
         except TimeoutError:
             return Outcome(data, reset, False)
     return Outcome(data, reset, True)
+
+
+async def stand_around(folder: str, size: int) -> None:
+    """Connect so many times, say half of something each time, and leave without a word when cancelled."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as crowd:
+        for number in range(size):
+            one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            crowd.enter_context(one)
+            await loop.sock_connect(one, f"{folder}/{SOCKETS[number % len(SOCKETS)]}")
+            await loop.sock_sendall(one, b"source=work\nintended")
+        await loop.create_future()
 
 
 def wrong(case: Case, asks: Meaning, outcome: Outcome, grounds: Iterable[Ground]) -> str | None:

@@ -21,9 +21,9 @@ SERVICES = ("a.A", "a.B", "a.C")
 ARGUMENTS = ("", "x", "x+y")
 
 _FILES = ("10-fuzz.policy", "20-fuzz.policy", "include/fuzz")
-_SOURCES = ("*", "@anyvm", "@anyvm", "@tag:t", "@type:AppVM", "dom0", *NAMES)
+_SOURCES = (*("*", "@anyvm") * 6, *("@tag:t", "@type:AppVM") * 2, "dom0", *NAMES)
 _TARGETS = (
-    *("*", "@anyvm", "@anyvm", "@tag:t", "@tag:u", "@type:AppVM", "@adminvm", "@default", "@default"),
+    *("*", "@anyvm", "@tag:t", "@tag:u", "@type:AppVM", "@type:RemoteVM", "@adminvm", "@default") * 3,
     *("@dispvm", "@dispvm:dvm", "@dispvm:@tag:t", "gone", *NAMES),
 )
 _REDIRECTS = ("@adminvm", "@dispvm", "@dispvm:dvm", "dom0", "gone", *NAMES)
@@ -99,11 +99,11 @@ def policy_text(seed: int, version: int) -> str:
 
 
 def _rule(random: Random) -> str:
-    service, argument = random.choice((*SERVICES, "*")), "*"
+    service, argument = random.choice((*SERVICES, "*", "*")), "*"
     if service != "*" and random.random() < 0.2:
         argument = f"+{random.choice(ARGUMENTS)}"
     source, target = random.choice(_SOURCES), random.choice(_TARGETS)
-    action = random.choice(("allow", "allow", "ask", "ask", "deny"))
+    action = random.choice(("allow", "allow", "allow", "ask", "ask", "deny"))
     words = [service, argument, source, target, action]
     if random.random() < 0.9 or action == "deny":
         words.append(f"notify={random.choice(('no', 'no', 'no', 'yes'))}")

@@ -10,9 +10,10 @@ import re
 from typing import NamedTuple
 
 from policy_engine import Allowed, Asked, PolicyError, Request, decide, respond, settle, take
-from tools.fuzzing.cases import LINE, POLICY, SCREEN, Case, Ending
+from tools.fuzzing.cases import Case, Ending
 from tools.fuzzing.ground import Ground
 from tools.fuzzing.household import said
+from tools.fuzzing.wire import LINE, POLICY, SCREEN
 
 NOTHING = b""
 """Closed without a byte."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 START_LIMIT = 60.0
 STOP_LIMIT = 30.0
+"""Seconds."""
+_LOG_LIMIT = 2.0
 
 _FOREIGN = re.compile(rb"^(?!(?:INFO|WARNING|ERROR): [ -~]*$).*$", re.MULTILINE)
 """A line that is not plainly the daemon's own: of a traceback, or one that a request wrote there."""
@@ -38,11 +40,18 @@ class Subject:
         return self.process.returncode is None
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """How many are open; 0 once it is gone."""
+        try:
+            return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        except OSError:
+            return 0
 
     def memory(self) -> int:
-        """Resident, in KiB."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE_KIB
+        """Resident, in KiB; 0 once it is gone."""
+        try:
+            return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE_KIB
+        except OSError:
+            return 0
 
     def last_words(self) -> str:
         return b"".join(self.said).decode("ascii", "backslashreplace")
@@ -101,4 +110,6 @@ async def running(command: Sequence[str], ready: Path) -> AsyncIterator[Subject]
         except TimeoutError:
             process.kill()
             await process.wait()
-        await listening
+        # What the daemon has started may live longer, and hold its log open.
+        await asyncio.wait([listening], timeout=_LOG_LIMIT)
+        listening.cancel()
