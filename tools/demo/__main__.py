@@ -23,7 +23,7 @@ What to type next, in another terminal:
   tools/call --as bob admin.vm.property.Set+label vault red a call that policy denies
   tools/call admin.vm.property.GetAll team-web              everything about a qube, as dom0
   tail -f {audit}
-  $EDITOR {policy}/30-demo-bob.policy     and start tools/run again
+  $EDITOR {policy}/30-demo-bob.policy     and save: it is in force
 With tools/run stopped, rm -r {root} begins anew."""
 
 
