@@ -22,8 +22,6 @@ ALLOW = b"result=allow"
 
 _LONGEST_ANSWER = 4_095
 _LONGEST_REQUEST = 6 * (LINE + 1) + 1
-_ONE_SKB = 16_000
-"""Bytes that the kernel surely hands over as one piece, and a reader takes as one."""
 
 _LINES = re.compile(rb"(?:[^\n]+(?:\n|\Z))*")
 _LINE = re.compile(
@@ -44,7 +42,7 @@ class Meaning(NamedTuple):
 
     Attributes:
         whole: whether the daemon has all it needs, and must not wait for more.
-        legal: whether it is of a size that the daemon has to read all of.
+        legal: whether it is of a size that the daemon has to read all of, with what comes along with its end.
         screen: the GUI qube that both ends must have; ``None`` for any.
     """
 
@@ -69,9 +67,9 @@ def _of_lines(case: Case) -> Meaning:
     rest = data[lines.end() :]
     whole = bool(rest) or case.ending is not Ending.WAIT
     words = lines[0].removesuffix(b"\n").split(b"\n")
-    # What comes after the request is read with it only if it came with it.
-    legal = len(rest) <= 1 or (len(case.pieces) == 1 and len(data) <= _ONE_SKB)
-    legal = legal and len(data) <= _LONGEST_REQUEST and all(len(word) <= LINE for word in words)
+    # Nobody can tell that more will come once a whole request has; what comes with its end is read with it.
+    legal = len(rest) <= len(case.pieces[-1])
+    legal = legal and len(lines[0]) <= _LONGEST_REQUEST and all(len(word) <= LINE for word in words)
     values: dict[str, str] = {}
     for word in words:
         found = _LINE.fullmatch(word)
