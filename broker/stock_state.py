@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from broker.answering import StateError
 from broker.client import CallError, NoReplyError
 from broker.internal import ask
-from policy_engine import World, WorldError
+from policy_engine import QubeFacts, World, WorldError
 from policy_engine.errors import quoted
 
 PATIENCE = 20.0
@@ -21,6 +23,13 @@ PATIENCE = 20.0
 
 MAX_DOCUMENT = 64 * 1024 * 1024
 """Bytes of a description: some 100,000 qubes."""
+
+
+FEW = 16
+"""Changes that are made to the world before one by one; for more it is made anew."""
+
+Described = Mapping[str, object]
+"""Qubes by their names, as in the description."""
 
 
 class StockState:
@@ -35,6 +44,7 @@ class StockState:
         self._running: asyncio.Task[World] | None = None
         self._next: asyncio.Task[World] | None = None
         self._document = b""
+        self._qubes: Described = {}
         self._world = World.of(())
 
     async def world(self) -> World:
@@ -50,7 +60,9 @@ class StockState:
         self._running, self._next = self._next, None
         document = await fetch(self._path, self._patience)
         if document != self._document:
-            self._world, self._document = parse_state(document), document
+            qubes = _described(document)
+            self._world = _derived(self._world, self._qubes, qubes)
+            self._qubes, self._document = qubes, document
         return self._world
 
 
@@ -68,10 +80,37 @@ async def fetch(path: Path, patience: float = PATIENCE) -> bytes:
 
 def parse_state(document: bytes) -> World:
     """The qubes of a description. Raises ``StateError``."""
+    return _derived(World.of(()), {}, _described(document))
+
+
+def _described(document: bytes) -> Described:
     try:
         description = json.loads(document)
-        if not isinstance(description, dict):
-            raise WorldError("expected an object")
-        return World.from_system_info(description)
-    except (ValueError, RecursionError, WorldError) as error:
+    except (ValueError, RecursionError) as error:
         raise StateError(f"the description of the qubes cannot be used: {error}") from error
+    qubes = description.get("domains") if isinstance(description, dict) else None
+    if not isinstance(qubes, dict):
+        raise StateError("the description of the qubes cannot be used: domains: expected an object")
+    return qubes
+
+
+def _derived(world: World, before: Described, now: Described) -> World:
+    """The world of ``now``, made of ``world``, which is that of ``before``. Raises ``StateError``."""
+    changed = {name: qube for name, qube in now.items() if before.get(name) != qube}
+    gone = before.keys() - now.keys()
+    try:
+        if len(changed) + len(gone) <= FEW:
+            with suppress(WorldError):
+                return _stepwise(world, gone, World.from_system_info({"domains": changed}))
+        # Also where two qubes have changed places, which no step alone can do.
+        return World.from_system_info({"domains": now})
+    except WorldError as error:
+        raise StateError(f"the description of the qubes cannot be used: {error}") from error
+
+
+def _stepwise(world: World, gone: Iterable[str], changed: Iterable[QubeFacts]) -> World:
+    for name in gone:
+        world = world.without(name)
+    for facts in changed:
+        world = world.with_qube(facts)
+    return world

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.benchmarks import alone
 from tools.benchmarks.policy import LIMITS, workload_directory
 
 ROOT = Path(__file__).parents[2]
@@ -35,3 +36,9 @@ def test_the_broker_suite_has_its_rows() -> None:
         "property-set-1000": None,
     }
     assert all(row["seconds"] > 0 and row["yardstick"] > 0 and row["ratio"] > 0 for row in report["results"])
+
+
+def test_the_suite_of_the_daemon_alone_has_its_rows() -> None:
+    rows = list(alone.measure(10, 50, decisions=200))
+    assert [row.name for row in rows] == ["alone-10-50", "alone-single-10-50", "alone-changing-10-50"]
+    assert all(row.seconds > 0 and row.yardstick > 0 and row.ratio > 0 for row in rows)
