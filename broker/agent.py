@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from broker.sockets import short_path
 from policy_engine import Asked, Request, World
@@ -51,11 +51,20 @@ class Agents:
     Args:
         services: the folder with the sockets ``policy.Ask`` and ``policy.Notify`` of dom0's own agent.
         client: the program that calls a service in a qube.
+        ask_patience, notify_patience: seconds, see the constants.
     """
 
-    def __init__(self, services: Path, client: str = QREXEC_CLIENT) -> None:
+    def __init__(
+        self,
+        services: Path,
+        client: str = QREXEC_CLIENT,
+        ask_patience: float = ASK_PATIENCE,
+        notify_patience: float = NOTIFY_PATIENCE,
+    ) -> None:
         self._services = services
         self._client = client
+        self._ask_patience = ask_patience
+        self._notify_patience = notify_patience
 
     async def ask(self, screen: str, asked: Asked, request: Request, world: World) -> str | None:
         """The words of the user's agent, exactly; ``None`` where it could not be asked."""
@@ -67,7 +76,7 @@ class Agents:
             "default_target": asked.default_target or "",
             "icons": icons(world),
         }
-        answer = await self._call(screen, "policy.Ask", parameters, ASK_PATIENCE)
+        answer = await self._call(screen, "policy.Ask", parameters, self._ask_patience)
         return None if answer is None else answer.decode("ascii", "backslashreplace")
 
     async def tell(self, note: Note) -> None:
@@ -79,7 +88,7 @@ class Agents:
             "source": note.source,
             "target": note.target,
         }
-        await self._call(note.screen, "policy.Notify", parameters, NOTIFY_PATIENCE)
+        await self._call(note.screen, "policy.Notify", parameters, self._notify_patience)
 
     async def _call(
         self, screen: str, service: str, parameters: Mapping[str, object], patience: float
@@ -119,7 +128,8 @@ async def _over_socket(path: Path, service: str, message: bytes) -> bytes:
 
 async def _through_client(client: str, screen: str, service: str, message: bytes) -> bytes:
     """Raises ``OSError`` where the client fails."""
-    process = await asyncio.create_subprocess_exec(
+    transport, call = await asyncio.get_running_loop().subprocess_exec(
+        _Call,
         client,
         "-d",
         screen,
@@ -128,20 +138,43 @@ async def _through_client(client: str, screen: str, service: str, message: bytes
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        process.stdin.write(message)
-        process.stdin.close()
-        answer = await _bounded(process.stdout)
-        status = await process.wait()
+        to_client = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
+        to_client.write(message)
+        to_client.close()
+        await call.said
+        status = transport.get_returncode()
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        # Kills a client that still runs.
+        transport.close()
+        await call.exited
     if status:
         raise OSError(f"{client} ended with status {status}")
-    return answer
+    return bytes(call.untrusted_answer)
+
+
+class _Call(asyncio.SubprocessProtocol):
+    """A run of the client: ``said`` is done when there is nothing more to wait for, be it that the answer is
+    too long already; ``exited`` when the process has ended."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.untrusted_answer = bytearray()
+        self.said: asyncio.Future[None] = loop.create_future()
+        self.exited: asyncio.Future[None] = loop.create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if len(self.untrusted_answer) <= MAX_ANSWER:
+            self.untrusted_answer += data
+        if len(self.untrusted_answer) > MAX_ANSWER and not self.said.done():
+            self.said.set_result(None)
+
+    def process_exited(self) -> None:
+        self.exited.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.said.done():
+            self.said.set_result(None)
 
 
 async def _bounded(reader: asyncio.StreamReader) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 from broker.agent import Agents
 from broker.answering import Answering
 from broker.judge import PolicyInForce
-from broker.policy_sockets import PolicySockets
+from broker.policy_sockets import MAX_CONNECTIONS, PolicySockets
 from broker.sockets import Access, short_path
 from policy_engine import MemorySource, PolicySource, QubeFacts, World, load
 
@@ -31,10 +31,14 @@ case $service in *Ask*) cat "$0.answer";; esac
 
 @dataclass
 class Agent:
-    """``answer`` is said to every question; ``None`` breaks the connection off. ``calls`` are in order."""
+    """``answer`` is said to every question; ``None`` breaks the connection off. It is said once
+    ``answer_after`` is set, or before that if ``early``, and then only its end waits. ``calls``
+    are in order."""
 
     client: Path
     answer: bytes | None = b"deny"
+    answer_after: asyncio.Event | None = None
+    early: bool = False
     calls: list[dict[str, Any]] = field(default_factory=list)
     headers: list[bytes] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
@@ -49,8 +53,12 @@ class Agent:
         self.headers.append(header)
         self.raw.append(message)
         self.calls.append({"guivm": "dom0", "service": service, "params": json.loads(message)})
+        if self.answer_after is not None and not self.early:
+            await self.answer_after.wait()
         if self.answer is not None and service == "policy.Ask":
             writer.write(self.answer)
+        if self.answer_after is not None:
+            await self.answer_after.wait()
         writer.close()
 
     def collect(self) -> list[dict[str, Any]]:
@@ -122,19 +130,25 @@ async def exchange(path: Path, request: bytes, end: bool) -> bytes:
 
 
 @asynccontextmanager
-async def rig_at(root: Path) -> AsyncIterator[Rig]:
+async def rig_at(
+    root: Path,
+    patience: float = PATIENCE,
+    max_connections: int = MAX_CONNECTIONS,
+    agent_patience: float = PATIENCE,
+) -> AsyncIterator[Rig]:
     """Denies everything until it is told by which policy to judge."""
     client = root / "client"
     client.write_text(CLIENT)
     client.chmod(0o755)
-    agent, agents = Agent(client), Agents(root, str(client))
+    agent, agents = Agent(client), Agents(root, str(client), agent_patience, agent_patience)
     agent.say("deny")
     servers = []
     for service in ("policy.Ask", "policy.Notify"):
         with short_path(root / service) as name:
             servers.append(await asyncio.start_unix_server(agent.serve, name))
     policies = PolicyInForce(lambda: load(policy_of("")), keep_last_good=False)
-    sockets = PolicySockets(Answering(policies, lambda: World.of((DOM0,)), agents))
+    answering = Answering(policies, lambda: World.of((DOM0,)), agents)
+    sockets = PolicySockets(answering, patience, max_connections)
     sockets.open_all(root / "policy.sock", root / "policy.EvalSimple", root / "policy.EvalGUI", Access(0o600))
     try:
         yield Rig(root, sockets, agent, agents)
