@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from broker.client import connect
 from policy_engine import World
 from tests.broker.policy_rig import Rig, rig_at
-from tests.broker.rig import PATIENCE, ROOT, serving
+from tests.broker.rig import PATIENCE, ROOT, lay_out, serving
 from tests.c.dom0 import (
     APART,
     POLICY,
@@ -141,6 +141,18 @@ def test_without_a_policy_that_loads_the_reply_denies(program: Path, tmp_path: P
             assert time.monotonic() < deadline, "the policy that does not load is not noticed"
             trace = dom0.stock.call("alice", "dom0", "admin.vm.List")
         refused(trace)
+
+
+def test_without_qubesd_the_reply_denies(program: Path, tmp_path: Path) -> None:
+    """The policy daemon is there, and nobody can tell it of the qubes."""
+    stock = Stock(program, tmp_path)
+    for folder in (stock.policy.parent / "policy.d", stock.services):
+        folder.mkdir(parents=True)
+    lay_out(tmp_path, "* * @anyvm @anyvm allow\n* * @anyvm @adminvm allow\n")
+    with policy_daemon(stock):
+        refused(stock.call("alice", "bob", "a.B"))
+        refused(stock.call("alice", "dom0", "admin.vm.List"))
+        refused(stock.call("dom0", "bob", "a.B"))
 
 
 DECISIONS = [
