@@ -11,9 +11,21 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from broker.agent import Agents, Note
-from broker.judge import PolicyInForce
+from broker.judge import PolicyInForce, Verdict
 from broker.questions import Question
-from policy_engine import Allowed, Asked, Denied, PolicyError, Request, World, decide, respond, settle, take
+from policy_engine import (
+    Allowed,
+    Asked,
+    Denied,
+    PolicyError,
+    Request,
+    Rule,
+    World,
+    decide,
+    respond,
+    settle,
+    take,
+)
 from policy_engine.errors import quoted
 
 _log = logging.getLogger("qrexec")
@@ -40,17 +52,23 @@ class StateError(Exception):
 State = Callable[[], World | Awaitable[World]]
 """Gives the qubes as they are now, or were at some time after it was called; raises ``StateError``."""
 
+Refused = Callable[[Request, Verdict], None]
+"""Told of each denial that is not only an evaluation."""
+
 Answer = str | None
 """The text, without a line end; ``None`` for a question that gets no answer."""
 
 
 class Answering:
-    """Answers questions by the policy in force."""
+    """Answers questions by the policy in force. ``refused`` may be ``None`` for nobody."""
 
-    def __init__(self, policies: PolicyInForce, state: State, agents: Agents) -> None:
+    def __init__(
+        self, policies: PolicyInForce, state: State, agents: Agents, refused: Refused | None = None
+    ) -> None:
         self._policies = policies
         self._state = state
         self._agents = agents
+        self._refused = refused
         self._asking: dict[str, int] = {}
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -84,8 +102,10 @@ class Answering:
         if isinstance(policy, PolicyError):
             _say(request, f"error loading policy: {policy}")
             # Of a flawed line the log tells, the user is not told (``spec/policy-language.md`` 9).
-            if policy.line is None and not question.just_evaluate:
-                self._tell(_denial(request, world))
+            if not question.just_evaluate:
+                self._refuse(request, f"the policy does not load: {policy}")
+                if policy.line is None:
+                    self._tell(_denial(request, world))
             return DENY
         decision = decide(policy, request, world)
         if question.just_evaluate:
@@ -128,16 +148,22 @@ class Answering:
         if isinstance(response, Denied):
             place = "" if response.rule is None else f" ({response.rule.file}:{response.rule.line})"
             _say(request, f"denied: {response.kind}{place}")
+            self._refuse(request, response.kind, response.rule)
             if response.notify:
                 notes += _denial(request, world)
             response = DENY
         elif not _fits(response):
             _say(request, "denied: the response would not be understood")
+            self._refuse(request, "the response would not be understood")
             notes += _denial(request, world)
             response = DENY
         if notes:
             self._tell(notes)
         return response
+
+    def _refuse(self, request: Request, reason: str, rule: Rule | None = None) -> None:
+        if self._refused is not None:
+            self._refused(request, Verdict(False, "deny", reason, rule))
 
     def _tell(self, notes: tuple[Note, ...]) -> None:
         """Have the user told, in this order; the answer does not wait for it."""

@@ -19,7 +19,12 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import NamedTuple
 
+from broker.judge import Verdict
+from policy_engine import Request
+
 _log = logging.getLogger(__name__)
+
+_ADMIN = "admin."
 
 MAX_TEXT = 256
 """Characters of one text in a record; what is longer is cut and ends in ``...``."""
@@ -31,7 +36,8 @@ MAX_WAITING = 4 * 1024 * 1024
 class Record(NamedTuple):
     """One call.
 
-    ``id`` is the caller's count of its own calls since the daemon started, which a denial tells the caller.
+    ``id`` is the caller's count of its own calls since the daemon started, which a denial tells the caller; 0
+    where the call did not get here, since the qrexec daemon was told to refuse it.
     ``decision`` is ``allow``, ``ask``, ``deny`` or ``unjudged`` (dom0); ``reason`` says more, for people;
     ``rule`` is ``FILE:LINE`` of the deciding one, empty for none. ``outcome`` is ``ok``, ``denied``,
     ``stream`` (the call opened one), ``broken`` (an error inside, see the daemon's log) or the class of the
@@ -83,6 +89,29 @@ class AuditLog:
         else:
             self._waiting += line
         self.flush()
+
+    def refused(self, request: Request, verdict: Verdict) -> None:
+        """Record a call of the Admin API that ended at the qrexec daemon, by our word. One that was allowed
+        comes here and is recorded then; on other services the log of the daemon tells."""
+        if not request.service.startswith(_ADMIN):
+            return
+        reason = verdict.reason
+        if request.requested_source:
+            reason += f", called for {request.requested_source!r}"
+        called = request.service, request.argument.removeprefix("+"), request.target
+        self.write(
+            Record(
+                time.time(),
+                0,
+                request.source,
+                *called,
+                verdict.decision,
+                reason,
+                verdict.place,
+                0.0,
+                "denied",
+            )
+        )
 
     def flush(self) -> None:
         """Write what waits, as far as the disk takes it."""

@@ -118,7 +118,8 @@ async def _serve_core(
         core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
     )
     house = House(core, dispatcher)
-    policy_sockets = PolicySockets(Answering(policies, facts.world, Agents(config.services_dir)))
+    answering = Answering(policies, facts.world, Agents(config.services_dir), audit.refused)
+    policy_sockets = PolicySockets(answering)
     own_uid = os.geteuid()
     channels = Channels(
         core, house, METHODS, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.agent import Agents
-from broker.answering import Answering
+from broker.answering import Answering, Refused
 from broker.judge import PolicyInForce
 from broker.policy_sockets import MAX_CONNECTIONS, PolicySockets
 from broker.sockets import Access, short_path
@@ -80,12 +80,13 @@ class Rig:
     sockets: PolicySockets
     agent: Agent
     agents: Agents
+    refused: Refused | None = None
 
     def judge_by(self, source: PolicySource, world: World) -> None:
         """Decide by this policy in this world from now on."""
         policies = PolicyInForce(lambda: load(source), keep_last_good=False)
         policies.reload()
-        self.sockets.answering = Answering(policies, lambda: world, self.agents)
+        self.sockets.answering = Answering(policies, lambda: world, self.agents, self.refused)
 
     def policy(self, text: str, *qubes: QubeFacts) -> None:
         self.judge_by(policy_of(text), World.of((DOM0, *qubes)))

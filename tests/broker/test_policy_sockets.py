@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.audit import AuditLog
 from broker.questions import MAX_LINE, MAX_REQUEST, LinesReader, Question, QuestionError
 from policy_engine import QubeFacts
 from tests.broker.policy_rig import Rig, lines, rig_at
@@ -144,6 +145,36 @@ def test_no_agent_denies_and_does_not_hold_up_an_answer(tmp_path: Path) -> None:
         assert await rig.ask(lines("work", "mail", "a.Loud")) == ALLOWED
 
     with_rig(tmp_path, act)
+
+
+def test_an_admin_call_that_is_refused_here_is_in_the_audit(tmp_path: Path) -> None:
+    """It never reaches ``qubesd.sock``, where those that are allowed are recorded."""
+    audit = AuditLog(tmp_path / "audit", 1_000_000, 1)
+
+    async def act(rig: Rig) -> None:
+        rig.refused = audit.refused
+        rig.policy(f"{POLICY}admin.Get * work mail allow\nadmin.Set * work @anyvm deny\n", WORK, MAIL)
+        for service in ("a.Other", "admin.Get", "admin.Set+x"):
+            await rig.ask(lines("work", "mail", service))
+        await rig.ask(lines("work", "mail", "admin.Set", just_evaluate="yes"))
+        await rig.ask(lines("work", "mail", "admin.Other\x1b", requested_source="far"))
+        rig.policy("admin.Set * work @anyvm alow\n", WORK, MAIL)
+        await rig.ask(lines("work", "mail", "admin.Set"))
+
+    with_rig(tmp_path, act)
+    audit.close()
+    records = [json.loads(line) for line in (tmp_path / "audit").read_text("ascii").splitlines()]
+    assert {
+        (one["caller"], one["target"], one["decision"], one["outcome"], one["id"]) for one in records
+    } == {("work", "mail", "deny", "denied", 0)}
+    assert [(one["service"], one["argument"]) for one in records] == [
+        ("admin.Set", "x"),
+        ("admin.Other\x1b", ""),
+        ("admin.Set", ""),
+    ]
+    assert records[0]["rule"] == "/etc/qubes/policy.d/10-test.policy:5"
+    assert records[1]["reason"].endswith("called for 'far'")
+    assert "10-test.policy:1: column" in records[2]["reason"]
 
 
 def test_hundreds_of_silent_peers_change_nothing_and_leak_nothing(tmp_path: Path) -> None:
