@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import alone
+from tools.benchmarks import alone, daemon, reload
 from tools.benchmarks.policy import LIMITS, workload_directory
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +42,21 @@ def test_the_suite_of_the_daemon_alone_has_its_rows() -> None:
     rows = list(alone.measure(10, 50, decisions=200))
     assert [row.name for row in rows] == ["alone-10-50", "alone-single-10-50", "alone-changing-10-50"]
     assert all(row.seconds > 0 and row.yardstick > 0 and row.ratio > 0 for row in rows)
+
+
+def test_the_daemon_suite_compares_every_answer() -> None:
+    row = daemon.measure(10, 50, decisions=200)
+    assert (row.name, row.limit) == ("decide-10-50", 2.0)
+    assert row.seconds > 0
+    assert row.yardstick > 0
+    assert row.ratio > 0
+
+
+def test_the_reload_suite_has_its_rows() -> None:
+    rows = {row.name: row for row in reload.run(edits=3)}
+    assert rows.keys() == {"reload-daemon-10000", "longest-wait-10000"}
+    edit, wait = rows["reload-daemon-10000"], rows["longest-wait-10000"]
+    assert (edit.yardstick, edit.limit, wait.limit) == (0.1, 1.0, None)
+    assert edit.ratio == pytest.approx(edit.seconds / 0.1)
+    assert edit.seconds > 0
+    assert wait.seconds > 0
