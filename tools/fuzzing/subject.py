@@ -95,7 +95,11 @@ async def running(command: Sequence[str], ready: Path) -> AsyncIterator[Subject]
         SubjectError: it is not ready in time, or does not stop in order.
     """
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        # Ctrl-C is for the fuzzer, which then ends the daemon in order.
+        start_new_session=True,
     )
     subject = Subject(process)
     listening = asyncio.create_task(subject.listen())
