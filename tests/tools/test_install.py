@@ -287,23 +287,27 @@ def test_the_installed_daemon_tells_that_it_is_ready_and_decides(
         assert question(path).split() == [b"result=deny"]
 
 
-def test_the_installed_fallback_has_the_daemons_answer_in_60_ms(
-    built: Path, tmp_path: Path, short: Path
-) -> None:
+def test_the_installed_fallback_has_the_daemons_answer_soon(built: Path, tmp_path: Path, short: Path) -> None:
+    """60 ms where a Python that does nothing takes 7.5; other tests run beside this one and slow both."""
     root = stock_root(tmp_path)
     install(built, root, "instead", None)
     programs = root / "usr/lib/qubes-admin-core/bin"
 
-    def seconds() -> float:
+    def seconds(*command: str | Path) -> tuple[float, subprocess.CompletedProcess[str]]:
         started = time.perf_counter()
-        done = run(programs / "qrexec-policy-exec", *words, check=False)
-        assert (done.returncode, done.stdout) == (1, "result=deny\n")
-        return time.perf_counter() - started
+        done = run(*command, check=False)
+        return time.perf_counter() - started, done
 
+    asked, bare = [], []
     with daemon(programs / "qrexec-policy-daemon", short) as path:
-        words = (f"--socket-path={path}", "--", "work", "vault", "qubes.Gpg+")
-        # Other tests run beside this one: the best of some is what it takes.
-        assert min(seconds() for _ in range(10)) <= 0.060
+        for _ in range(10):
+            took, done = seconds(
+                programs / "qrexec-policy-exec", f"--socket-path={path}", "--", "work", "vault", "qubes.Gpg+"
+            )
+            assert (done.returncode, done.stdout) == (1, "result=deny\n")
+            asked.append(took)
+            bare.append(seconds("/usr/bin/python3", "-I", "-S", "-c", "pass")[0])
+    assert min(asked) <= 8 * min(bare)
 
 
 def test_the_installed_fallback_takes_nothing_from_the_caller(
