@@ -176,8 +176,10 @@ def test_questions_for_the_user_keep_their_places(tmp_path: Path) -> None:
         rig.agent.answer = b"allow:mail"
         asked = [asyncio.create_task(rig.ask(QUESTION)) for _ in range(8)]
         await until(lambda: len(rig.agent.calls) == 8)
-        with pytest.raises((ConnectionError, AssertionError)):
-            assert await rig.ask(ASK)
+        refused = b""
+        with suppress(ConnectionError):
+            refused = await rig.ask(ASK)
+        assert refused == b""
         rig.agent.answer_after.set()
         assert all(b"result=allow" in answer for answer in await asyncio.gather(*asked))
 
