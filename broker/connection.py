@@ -5,19 +5,19 @@ Most requests are whole by the time they are accepted, and are then answered in 
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
-from broker.dispatch import Answer, Methods
+from broker.dispatch import Answer, Dispatcher, Methods
+from broker.hangup import HangUps
 from broker.identity import DOM0_ACCOUNT, Account, Door, Peer
-from broker.serving import CHUNK, Served
+from broker.serving import CHUNK, Served, Waits
 from broker.streams import Listener
 from broker.wire import FramingError, RequestReader, parse_call
+from qubesd.core.core import Core
 from qubesd.model.state import DOM0
-
-if TYPE_CHECKING:
-    from broker.serve import House
 
 MAX_BEHIND = 1024 * 1024
 """Bytes of events that wait for a listener; one that is further behind is dropped."""
@@ -26,12 +26,35 @@ _READS = 2
 """How often a connection is read in one turn: enough for a short request and its end."""
 
 
+class Host(Protocol):
+    """What a connection needs of the house that it came to."""
+
+    core: Core
+    dispatcher: Dispatcher
+    loop: asyncio.AbstractEventLoop
+    hang_ups: HangUps
+    waits: Waits
+
+    def count(self, connection: Connection, account: Account) -> bool:
+        """Count it with those of this account and no other; false where that has enough."""
+
+    def leave(self, connection: Connection) -> None:
+        """Count it no more; nothing where it was not counted."""
+
+    @property
+    def complain(self) -> Callable[[str], None]:
+        """Logs a message once in a while."""
+
+    def run(self, call: Coroutine[Any, Any, None]) -> None:
+        """Have a call that waits run to its end."""
+
+
 class Connection(Served):
     """A connection that was accepted through a door."""
 
     __slots__ = ("_house", "_listener", "_methods", "_peer", "_reader", "counted", "door")
 
-    def __init__(self, house: House, door: Door, methods: Methods, accepted: socket.socket) -> None:
+    def __init__(self, house: Host, door: Door, methods: Methods, accepted: socket.socket) -> None:
         super().__init__(house.loop, accepted)
         self.door = door
         self.counted: Account | None = None

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broker.connection import Connection
 from broker.dispatch import Dispatcher, Methods
@@ -20,9 +20,7 @@ from broker.hangup import HangUps
 from broker.identity import DOM0_ACCOUNT, Account, Door
 from broker.serving import Listening, Waits
 from broker.sockets import Access
-
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
+from qubesd.core.core import Core
 
 MAX_CONNECTIONS = 64
 """Open connections of one caller, streams included."""
