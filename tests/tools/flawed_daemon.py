@@ -49,12 +49,14 @@ class Relay:
                 answers, requests = await asyncio.open_unix_connection(name)
             with closing(requests):
                 passing = asyncio.create_task(self._pass_on(reader, requests))
-                answer = await answers.read()
+                try:
+                    answer = await answers.read()
+                finally:
+                    passing.cancel()
+                    await asyncio.gather(passing, return_exceptions=True)
                 if not answer and self._flaw == "talkative":
                     answer = b"result=deny"
                 writer.write(answer)
-                passing.cancel()
-                await asyncio.gather(passing, return_exceptions=True)
 
     async def _pass_on(self, reader: StreamReader, requests: StreamWriter) -> None:
         while untrusted_data := await reader.read(1 << 18):
