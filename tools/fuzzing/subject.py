@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import resource
+import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -97,6 +98,8 @@ async def running(command: Sequence[str], ready: Path) -> AsyncIterator[Subject]
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
+        # What it says goes to its log; and nobody is to wait for an end of our own output that it holds.
+        stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         # Ctrl-C is for the fuzzer, which then ends the daemon in order.
         start_new_session=True,
@@ -112,7 +115,7 @@ async def running(command: Sequence[str], ready: Path) -> AsyncIterator[Subject]
         try:
             await asyncio.wait_for(process.wait(), STOP_LIMIT)
         except TimeoutError:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
         # What the daemon has started may live longer, and hold its log open.
         await asyncio.wait([listening], timeout=_LOG_LIMIT)
