@@ -99,6 +99,8 @@ class Reader:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # A terminal's programs take Ctrl-C; what runs behind a script ignores it, and so would its own.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.stays = stays
         assert stays.stdout is not None
