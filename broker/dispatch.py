@@ -157,7 +157,7 @@ class Dispatcher:
             return self._streams.open(subject, command.caller if guarded else None, method.guard)
         if isinstance(reply, Rows):
             if guarded and ground is not None:
-                rows = shown(reply.rows, method.guard, ground, command.target.name)
+                rows = shown(reply, method.guard, ground, command)
             else:
                 rows = reply.rows.values()
             content = "".join(rows)

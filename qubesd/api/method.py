@@ -100,6 +100,28 @@ class NameRows:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeRows:
+    """Each row is a volume of the pool that the argument names, its key ``QUBE+VOLUME``: shown where the
+    caller is allowed ``read`` with that pool on the same target and ``by_qube`` with that volume on the qube.
+
+    What no qube has (a kernel, an image left over) has dom0 as its qube and its vid as its volume.
+    """
+
+    read: str
+    by_qube: str
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRows:
+    """Each row is a device, its key ``BACKEND+PORT:DEVICE``: shown where the caller is allowed ``read`` with
+    that port, ``_`` for any, on the backend."""
+
+    read: str
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EventRows:
     """An event stream: each event is shown where the caller is allowed ``read`` ``+EVENT`` on its subject,
     and the reads of the values in it."""
@@ -115,7 +137,7 @@ class Unguarded:
     reason: str
 
 
-Guard = QubeRows | NameRows | EventRows | Unguarded
+Guard = QubeRows | NameRows | VolumeRows | DeviceRows | EventRows | Unguarded
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +148,23 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Mention:
+    """A qube that a row tells of besides what its guard judges, and the row's text without it: for a caller
+    from whom that qube is hidden."""
+
+    qube: str
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
-    """An answer of rows: the key that the method's guard judges, and the row's text with its line end."""
+    """An answer of rows: the key that the method's guard judges, and the row's text with its line end.
+
+    ``mentions`` has, by key, the rows that tell of a further qube.
+    """
 
     rows: Mapping[str, str]
+    mentions: Mapping[str, Mention] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +208,6 @@ class Method:
     waits: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.guard, QubeRows | NameRows | EventRows | Unguarded):
+        if not isinstance(self.guard, Guard):
             raise TypeError(f"method {self.name!r} declares neither a guard nor a reason for none")
         object.__setattr__(self, "waits", inspect.iscoroutinefunction(self.handler))

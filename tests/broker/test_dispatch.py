@@ -10,7 +10,19 @@ import pytest
 
 from broker.streams import Listener
 from policy_engine import Loader, MemorySource, PolicyError
-from qubesd.api.method import Command, EventRows, EventStream, NameRows, QubeRows, Reply, Rows, Text
+from qubesd.api.method import (
+    Command,
+    DeviceRows,
+    EventRows,
+    EventStream,
+    Mention,
+    NameRows,
+    QubeRows,
+    Reply,
+    Rows,
+    Text,
+    VolumeRows,
+)
 from qubesd.core.core import Core
 from qubesd.errors import QubesError
 from qubesd.events import SystemRestored, TagAdded
@@ -43,6 +55,19 @@ def qubes(core: Core, command: Command) -> Reply:
     return Rows({name: f"{name}\n" for name in sorted(core.system.qubes)})
 
 
+def volumes(core: Core, command: Command) -> Reply:
+    return Rows({f"{qube}+private": f"{qube}\n" for qube in ("dom0", "hers", "theirs", "gone")})
+
+
+def devices(core: Core, command: Command) -> Reply:
+    """Two of hers, one of them at any port, one of theirs; hers are at two frontends."""
+    keys = ("hers+sda:0951", "hers+*:0951", "theirs+sda:0951", "gone+sda:0951")
+    return Rows(
+        {key: f"{key} seen\n" for key in keys},
+        {keys[0]: Mention("theirs", "no frontend\n"), keys[1]: Mention("hers", "wrong\n")},
+    )
+
+
 def stream(core: Core, command: Command) -> Reply:
     return EventStream(None)
 
@@ -61,6 +86,9 @@ METHODS = {
         method("test.Names", rows, NameRows("test.Read")),
         method("test.AlwaysNames", rows, NameRows("test.Read", always=True)),
         method("test.Qubes", qubes, QubeRows("test.Say")),
+        method("test.Volumes", volumes, VolumeRows("test.Say", by_qube="test.Read")),
+        method("test.HiddenVolumes", volumes, VolumeRows("test.Hidden", by_qube="test.Read")),
+        method("test.Devices", devices, DeviceRows("test.Read")),
         method("test.Stream", stream, EventRows("test.Stream")),
     )
 }
@@ -137,6 +165,14 @@ def test_a_caller_is_told_the_number_of_its_own_calls_only(tmp_path: Path) -> No
         pytest.param("test.Names", True, b"0\0shown\n", id="names-strict"),
         pytest.param("test.AlwaysNames", False, b"0\0shown\n", id="names-that-stock-filters"),
         pytest.param("test.Qubes", False, b"0\0dom0\nhers\n", id="qubes"),
+        pytest.param("test.Volumes", True, b"0\0hers\n", id="volumes-strict"),
+        pytest.param("test.HiddenVolumes", True, b"0\0", id="volumes-of-a-pool-not-to-be-read"),
+        pytest.param(
+            "test.Devices",
+            True,
+            b"0\0no frontend\nhers+*:0951 seen\n",
+            id="devices-without-a-hidden-frontend",
+        ),
     ],
 )
 def test_rows_are_judged_by_their_guard(tmp_path: Path, service: str, strict: bool, want: bytes) -> None:
@@ -144,7 +180,8 @@ def test_rows_are_judged_by_their_guard(tmp_path: Path, service: str, strict: bo
         assert await desk.take(service) == want
         everything = await desk.take(service, source="dom0")
         assert isinstance(everything, bytes)
-        assert everything.count(b"\n") == (4 if service == "test.Qubes" else 2)
+        assert everything.count(b"\n") == (2 if "Names" in service else 4)
+        assert b"no frontend" not in everything
 
     visit(tmp_path, METHODS, call, strict=strict)
 
