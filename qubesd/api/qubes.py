@@ -148,11 +148,13 @@ def _words(untrusted_payload: bytes) -> dict[str, str]:
 
 
 def _template_of_new(core: Core, command: Command) -> tuple[str, ...]:
+    """The template of the new qube."""
     name = template_name(core, command.value)
     return () if name is None else (name,)
 
 
 def _template_of_disposable(core: Core, command: Command) -> tuple[str, ...]:
+    """The qube that the disposable is made of."""
     name = _disposable_template(core, command)
     return () if name is None else (name,)
 

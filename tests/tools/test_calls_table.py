@@ -1,0 +1,83 @@
+"""docs/calls.md says what the method tables say."""
+
+from __future__ import annotations
+
+import pytest
+
+from qubesd.api.method import (
+    Access,
+    Command,
+    Destination,
+    DeviceRows,
+    EventRows,
+    Guard,
+    Method,
+    NameRows,
+    Need,
+    QubeRows,
+    Scope,
+    Text,
+    Unguarded,
+    VolumeRows,
+)
+from qubesd.api.table import INTERNAL, METHODS
+from qubesd.core.core import Core
+from tools.calls_table import DOCUMENT, document, row
+
+
+def test_the_document_is_up_to_date() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == document(), "run tools/calls-table"
+
+
+def test_every_call_has_one_row() -> None:
+    rows = [line.split("`")[1] for line in document().splitlines() if line.startswith(("| `admin", "| `int"))]
+    assert sorted(rows) == sorted([*METHODS, *INTERNAL])
+
+
+def answer(core: Core, command: Command) -> Text:
+    return Text("")
+
+
+def friends(core: Core, command: Command) -> tuple[str, ...]:
+    """The ``friends`` of the qube.
+
+    More is not for the table.
+    """
+    return ()
+
+
+def undescribed(core: Core, command: Command) -> tuple[str, ...]:
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("guard", "shown"),
+    [
+        pytest.param(Unguarded("nothing in it"), "none: nothing in it", id="unguarded"),
+        pytest.param(QubeRows("a.b"), "always: `a.b` on the qube", id="qubes"),
+        pytest.param(NameRows("a.b"), "strict: `a.b` with the name", id="names"),
+        pytest.param(
+            VolumeRows("a.b", by_qube="c.d"),
+            "strict: `a.b` with the pool, and `c.d` on the qube that has the volume",
+            id="volumes",
+        ),
+        pytest.param(DeviceRows("a.b"), "strict: `a.b` with the port, on the backend", id="devices"),
+        pytest.param(
+            EventRows("a.b"), "always: `a.b` with the event, on the qube that it is about", id="events"
+        ),
+    ],
+)
+def test_a_row_says_all_that_the_line_declares(guard: Guard, shown: str) -> None:
+    method = Method(
+        *("a.Set", answer, Scope.LOCAL, Access.WRITE, guard, Destination.QUBE, Need.REQUIRED, Need.OPTIONAL),
+        touches=friends,
+    )
+    assert row(method) == (
+        f"| `a.Set` | local | write | qube | required | optional | the `friends` of the qube | {shown} |\n"
+    )
+
+
+def test_what_finds_subjects_says_which() -> None:
+    method = Method("a.Set", answer, Scope.LOCAL, Access.WRITE, Unguarded("x"), touches=undescribed)
+    with pytest.raises(ValueError, match="undescribed"):
+        row(method)

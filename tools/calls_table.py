@@ -1,0 +1,142 @@
+"""docs/calls.md, made from the method tables: each call's contract and what is hidden of its answer.
+
+``tools/calls-table`` writes it anew; a test fails where it is not what the tables say.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+from qubesd.api.method import (
+    DeviceRows,
+    EventRows,
+    Guard,
+    Method,
+    NameRows,
+    Need,
+    QubeRows,
+    Touches,
+    Unguarded,
+    VolumeRows,
+)
+from qubesd.api.table import INTERNAL, METHODS
+
+T = TypeVar("T")
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "calls.md"
+
+INTRODUCTION = """\
+# The calls
+
+Made from the method tables in `qubesd/api/` by `tools/calls-table`; a test holds it to them. What each call does
+and answers is in its handler there. A service that is not here does not exist, except `internal.PolicyStatus`,
+which `qubes-policy status` asks.
+
+- *scope*: whether the call is about one qube (`local`) or about the system (`global`).
+- *access*: `read`, `write` or `execute`. Scope and access say which include file of the policy grants the call:
+  `admin-SCOPE-ro` where it reads, else `admin-SCOPE-rwx`.
+- *destination*: the qubes that it may be called on: `dom0`, a `qube` that is not dom0, `any`.
+- *argument*, *payload*: `required` or `optional`; empty where there must be none. What breaks this is a
+  `ProtocolError`.
+- *subjects*: the qubes that it is about besides its destination. One that is hidden from the caller is to it as
+  one that is not there.
+- *guard*: the read that the caller must be allowed for each row or event of the answer, or why there is none to
+  judge. "Always" is as in stock Qubes, "strict" with `visibility = "strict"` only.
+
+Dom0's own calls are not judged, and nothing is hidden from it.
+"""
+
+HEAD = """\
+| call | scope | access | destination | argument | payload | subjects | guard |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def document() -> str:
+    """The whole text of docs/calls.md."""
+    sections = (_section(_subject(module), methods) for module, methods in groupby(METHODS.values(), _module))
+    return INTRODUCTION + "".join(sections) + _section("On the internal socket only", INTERNAL.values())
+
+
+def _section(title: str, methods: Iterable[Method]) -> str:
+    return f"\n## {title}\n\n{HEAD}{''.join(map(row, methods))}"
+
+
+def _module(method: Method) -> str:
+    """The module that has the method's line."""
+    return _plain(method.handler).__module__
+
+
+def _subject(module: str) -> str:
+    """What a module says that it is about, without the section of the specification."""
+    first = _first_line(import_module(module))
+    return first.partition(" (")[0].rstrip(".")
+
+
+def _plain(function: Callable[..., T] | partial[T]) -> Callable[..., T]:
+    return function.func if isinstance(function, partial) else function
+
+
+def _first_line(described: object) -> str:
+    first = (inspect.getdoc(described) or "").partition("\n")[0]
+    if not first:
+        raise ValueError(f"{described!r} does not say what it is")
+    return first.replace("``", "`")
+
+
+def row(method: Method) -> str:
+    """The line of one call."""
+    cells = (
+        f"`{method.name}`",
+        method.scope.value,
+        method.access.value,
+        method.destination.value,
+        _need(method.argument),
+        _need(method.payload),
+        _subjects(method.touches),
+        _guard(method.guard),
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _subjects(touches: Touches | None) -> str:
+    """What the function that finds them says of itself."""
+    if touches is None:
+        return ""
+    first = _first_line(_plain(touches))
+    return (first[0].lower() + first[1:]).rstrip(".")
+
+
+def _need(need: Need) -> str:
+    return "" if need is Need.FORBIDDEN else need.value
+
+
+def _guard(guard: Guard) -> str:
+    match guard:
+        case Unguarded(reason):
+            return f"none: {reason}"
+        case QubeRows(read):
+            judged = f"`{read}` on the qube"
+        case NameRows(read):
+            judged = f"`{read}` with the name"
+        case VolumeRows(read, by_qube):
+            judged = f"`{read}` with the pool, and `{by_qube}` on the qube that has the volume"
+        case DeviceRows(read):
+            judged = f"`{read}` with the port, on the backend"
+        case EventRows(read):
+            judged = f"`{read}` with the event, on the qube that it is about"
+    return f"{'always' if guard.always else 'strict'}: {judged}"
+
+
+def main() -> None:
+    DOCUMENT.write_text(document(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
