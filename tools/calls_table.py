@@ -34,20 +34,20 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "calls.md"
 INTRODUCTION = """\
 # The calls
 
-Made from the method tables in `qubesd/api/` by `tools/calls-table`; a test holds it to them. What each call does
-and answers is in its handler there. A service that is not here does not exist, except `internal.PolicyStatus`,
-which `qubes-policy status` asks.
+Made from the method tables in `qubesd/api/` by `tools/calls-table`; a test holds it to them. What each
+call does and answers is in its handler there. A service that is not here does not exist, except
+`internal.PolicyStatus`, which `qubes-policy status` asks.
 
 - *scope*: whether the call is about one qube (`local`) or about the system (`global`).
-- *access*: `read`, `write` or `execute`. Scope and access say which include file of the policy grants the call:
-  `admin-SCOPE-ro` where it reads, else `admin-SCOPE-rwx`.
+- *access*: `read`, `write` or `execute`. Scope and access say which include file of the policy grants the
+  call: `admin-SCOPE-ro` where it reads, else `admin-SCOPE-rwx`.
 - *destination*: the qubes that it may be called on: `dom0`, a `qube` that is not dom0, `any`.
 - *argument*, *payload*: `required` or `optional`; empty where there must be none. What breaks this is a
   `ProtocolError`.
-- *subjects*: the qubes that it is about besides its destination. One that is hidden from the caller is to it as
-  one that is not there.
-- *guard*: the read that the caller must be allowed for each row or event of the answer, or why there is none to
-  judge. "Always" is as in stock Qubes, "strict" with `visibility = "strict"` only.
+- *subjects*: the qubes that it is about besides its destination. One that is hidden from the caller is to
+  it as one that is not there.
+- *guard*: the read that the caller must be allowed for each row or event of the answer, or why there is
+  none to judge. "Always" is as in stock Qubes, "strict" with `visibility = "strict"` only.
 
 Dom0's own calls are not judged, and nothing is hidden from it.
 """
