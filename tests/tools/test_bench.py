@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import alone, daemon, reload
+from tools.benchmarks import alone, core, daemon, reload
 from tools.benchmarks.policy import LIMITS, workload_directory
 
 ROOT = Path(__file__).parents[2]
@@ -60,3 +60,20 @@ def test_the_reload_suite_has_its_rows() -> None:
     assert edit.ratio == pytest.approx(edit.seconds / 0.1)
     assert edit.seconds > 0
     assert wait.seconds > 0
+
+
+def test_the_core_suite_has_its_rows() -> None:
+    rows = {row.name: row for row in core.run(qubes=20, runs=2, starts=1)}
+    assert {name: row.limit for name, row in rows.items()} == {
+        "property-set-20": 3,
+        "create-20": 6,
+        "remove-20": 6,
+        "set-16-writers": 0.25,
+        "start-20": 1,
+        "memory-20": 1,
+    }
+    assert all(row.ratio > 0 and row.yardstick > 0 for row in rows.values())
+    memory = rows["memory-20"].row()
+    assert memory["yardstick"] == 120_000_000
+    assert isinstance(memory["bytes"], int)
+    assert memory["bytes"] > 10_000_000

@@ -31,6 +31,21 @@ class Result:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One row about memory: ``bytes`` held, and as ``yardstick`` those that the project allows itself."""
+
+    name: str
+    bytes: int
+    yardstick: int
+    ratio: float
+    limit: float | None = None
+
+    def row(self) -> dict[str, object]:
+        """As an object of the report."""
+        return asdict(self)
+
+
 def result(name: str, seconds: float, yardstick: float, limit: float | None = None) -> Result:
     """The row for a time and its yardstick, both in seconds."""
     return Result(name, seconds, yardstick, seconds / yardstick, limit)
