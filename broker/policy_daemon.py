@@ -98,7 +98,7 @@ async def serve(options: argparse.Namespace) -> None:
         dom0_only = Access(0o660, group=_group())
         try:
             try:
-                await status.open(dom0_only)
+                status.open(dom0_only)
             except OSError as error:
                 # What only tells of decisions is no reason to make none.
                 _log.warning("%s: %s: qubes-policy status cannot ask here", status.path, error.strerror)

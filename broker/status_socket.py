@@ -7,18 +7,16 @@ way and nothing else.
 from __future__ import annotations
 
 import asyncio
-import logging
+import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from broker.policy_methods import STATUS
-from broker.sockets import Access, bind, publish
+from broker.serving import CHUNK, Listening, Served, Waits
+from broker.sockets import Access
 from broker.wire import FramingError, encode_content, parse_call
 from qubesd.api.method import Call
 from qubesd.model.state import DOM0
-
-_log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds that a connection may last, from its first byte to the last one taken."""
@@ -31,67 +29,75 @@ _QUESTION = Call(STATUS, "", DOM0, DOM0, b"")
 
 
 class StatusSocket:
-    """Answers with what ``tell`` says. ``open`` it once."""
+    """Answers with what ``tell`` says. ``open`` it once, ``close`` it in any case."""
 
     def __init__(self, path: Path, tell: Callable[[], str]) -> None:
-        self.tell = tell
-        self.connections: set[_Connection] = set()
         self.path = path
-        self._server: asyncio.Server | None = None
+        self.tell = tell
+        self.loop = asyncio.get_running_loop()
+        self.listening = Listening(self.loop)
+        self.waits = Waits(self.loop, PATIENCE)
+        self.connections: set[_Connection] = set()
 
-    async def open(self, access: Access) -> None:
+    def open(self, access: Access) -> None:
         """Listen. Raises ``OSError`` as ``bind`` does."""
-        listening = bind(self.path, access)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listening)
-        publish(self.path)
+        self.listening.open(self.path, access, self._take)
 
     def close(self) -> None:
         """Take the socket away, if it was opened, and drop who is connected."""
-        if self._server is None:
-            return
-        self._server.close()
-        self.path.unlink(missing_ok=True)
+        self.listening.close()
+        self.waits.close()
         for connection in tuple(self.connections):
-            connection.drop()
+            connection.close()
+
+    def _take(self, accepted: socket.socket) -> None:
+        if len(self.connections) >= MAX_CONNECTIONS:
+            accepted.close()
+            return
+        connection = _Connection(self, accepted)
+        self.connections.add(connection)
+        connection.begin()
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, owner: StatusSocket) -> None:
+class _Connection(Served):
+    __slots__ = ("_owner", "_untrusted_request")
+
+    def __init__(self, owner: StatusSocket, accepted: socket.socket) -> None:
+        super().__init__(owner.loop, accepted)
         self._owner = owner
         self._untrusted_request = bytearray()
-        self._transport: asyncio.Transport
-        self._end: asyncio.TimerHandle
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._end = asyncio.get_running_loop().call_later(PATIENCE, self.drop)
-        self._owner.connections.add(self)
-        if len(self._owner.connections) > MAX_CONNECTIONS:
-            self.drop()
+    def begin(self) -> None:
+        self._owner.waits.begin(self)
+        self._read_by(self._read)
 
-    def data_received(self, data: bytes) -> None:
-        self._untrusted_request += data
-        if len(self._untrusted_request) > MAX_REQUEST:
-            self.drop()
-
-    def eof_received(self) -> bool:
-        try:
-            call = parse_call(bytes(self._untrusted_request))
-            if call == _QUESTION:
-                self._transport.write(encode_content(self._owner.tell()))
-            else:
-                _log.warning("closed without an answer: not a call of %s", STATUS)
-        except FramingError as error:
-            _log.warning("closed without an answer: %s", error)
-        self._transport.close()
-        # The answer may still be on its way.
-        return True
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._end.cancel()
+    def closed(self) -> None:
+        self._owner.waits.end(self)
         self._owner.connections.discard(self)
 
-    def drop(self) -> None:
-        """Close at once, whatever was still to be written."""
-        self._transport.abort()
+    def _read(self) -> None:
+        try:
+            untrusted_data = self._socket.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        self._untrusted_request += untrusted_data
+        if len(self._untrusted_request) > MAX_REQUEST:
+            self.close()
+        elif not untrusted_data:
+            self._stop_reading()
+            self._answer()
+
+    def _answer(self) -> None:
+        try:
+            call = parse_call(bytes(self._untrusted_request))
+        except FramingError as error:
+            self._owner.listening.complain(f"closed without an answer: {error}")
+        else:
+            if call == _QUESTION:
+                self._write(encode_content(self._owner.tell()))
+            else:
+                self._owner.listening.complain(f"closed without an answer: not a call of {STATUS}")
+        self._end()

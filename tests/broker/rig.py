@@ -7,13 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.client import call, connect, received
+from broker.sockets import short_path
 from broker.wire import Failure, encode_call, parse_reply
 from qubesd.api.method import Call
 
@@ -141,3 +143,35 @@ def take(connection: socket.socket, length: int) -> bytes:
         assert more, f"the stream ended after {data!r}"
         data += more
     return data
+
+
+@contextmanager
+def speaking(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+    """A server of one connection at a time, over the file that is there; it closes after ``serve``."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if stop.is_set():
+                    return
+                # The other side may hang up in the middle; what comes of that is the test's to see.
+                with suppress(ConnectionError):
+                    serve(connection)
+
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        with short_path(path) as name:
+            listener.bind(name)
+        listener.listen()
+        server = threading.Thread(target=run)
+        server.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            with socket.socket(socket.AF_UNIX) as last, short_path(path) as name:
+                last.connect(name)
+            server.join(PATIENCE)
+    path.unlink()

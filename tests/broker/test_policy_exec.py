@@ -7,7 +7,6 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from broker.policy_carry import command_of
 from broker.policy_exec import arguments_of
 from broker.policy_response import fields_of
-from broker.sockets import short_path
+from tests.broker.rig import speaking
 
 ROOT = Path(__file__).parents[2]
 ALLOW = "user=DEFAULT\nresult=allow\ntarget=work\nautostart=True\nrequested_target=work"
@@ -29,28 +28,13 @@ def serving(path: Path, answer: Callable[[bytes], bytes]) -> Iterator[list[bytes
     """A server that answers what it receives up to a pause, and keeps the requests."""
     requests: list[bytes] = []
 
-    def serve() -> None:
-        while True:
-            connection, _ = listening.accept()
-            with connection:
-                data = connection.recv(65_536)
-                if not data:
-                    return
-                requests.append(data)
-                connection.sendall(answer(data))
+    def serve(connection: socket.socket) -> None:
+        if data := connection.recv(65_536):
+            requests.append(data)
+            connection.sendall(answer(data))
 
-    with socket.socket(socket.AF_UNIX) as listening:
-        with short_path(path) as name:
-            listening.bind(name)
-        listening.listen()
-        server = threading.Thread(target=serve)
-        server.start()
-        try:
-            yield requests
-        finally:
-            with socket.socket(socket.AF_UNIX) as last, short_path(path) as name:
-                last.connect(name)
-            server.join(PATIENCE)
+    with speaking(path, serve):
+        yield requests
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, str]:

@@ -168,7 +168,7 @@ def test_what_is_no_question_gets_no_byte(tmp_path: Path, request_: bytes) -> No
     async def run() -> None:
         place = tmp_path / "status"
         answering = StatusSocket(place, lambda: "{}")
-        await answering.open(Access(0o600))
+        answering.open(Access(0o600))
         try:
             assert await unanswered(place, request_)
             assert await exchange(place, QUESTION, end=True) == b"0\0{}"
@@ -183,7 +183,7 @@ def test_who_connects_and_stays_is_bounded(tmp_path: Path) -> None:
     async def run() -> None:
         place = tmp_path / "status"
         answering = StatusSocket(place, lambda: "{}")
-        await answering.open(Access(0o600))
+        answering.open(Access(0o600))
         before = len(os.listdir("/proc/self/fd"))
         ends = []
         for _ in range(MAX_CONNECTIONS):

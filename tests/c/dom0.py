@@ -14,8 +14,8 @@ from pathlib import Path
 from broker.client import call
 from broker.sockets import answers
 from broker.wire import Failure, parse_reply
-from tests.broker.rig import PATIENCE, ROOT, Daemon, serving
-from tests.c.stock import REFUSED, Stock, Trace, speaking
+from tests.broker.rig import PATIENCE, ROOT, Daemon, serving, speaking
+from tests.c.stock import REFUSED, Stock, Trace
 
 TOGETHER, APART = "qubesd", "qrexec-policy-daemon"
 """Who answers on the policy socket: qubesd itself, or the stand-alone daemon in front of it."""

@@ -12,9 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,38 +167,6 @@ class Stock:
 def script(path: Path, command: str) -> None:
     path.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
     path.chmod(0o755)
-
-
-@contextmanager
-def speaking(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[None]:
-    """A server of one connection at a time, over the file that is there; it closes after ``serve``."""
-    stop = threading.Event()
-
-    def run() -> None:
-        while True:
-            connection, _ = listening.accept()
-            with connection:
-                if stop.is_set():
-                    return
-                # The other side may hang up in the middle; what comes of that is the test's to see.
-                with suppress(ConnectionError):
-                    serve(connection)
-
-    path.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as listening:
-        with short_path(path) as name:
-            listening.bind(name)
-        listening.listen()
-        server = threading.Thread(target=run)
-        server.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            with socket.socket(socket.AF_UNIX) as last, short_path(path) as name:
-                last.connect(name)
-            server.join(PATIENCE)
-    path.unlink()
 
 
 def leave_stale(path: Path) -> None:

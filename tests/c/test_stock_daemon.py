@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.c.stock import FAILED, NOT_FOUND, REFUSED, Stock, Trace, compiled, leave_stale, script, speaking
+from tests.broker.rig import speaking
+from tests.c.stock import FAILED, NOT_FOUND, REFUSED, Stock, Trace, compiled, leave_stale, script
 
 ALLOW = b"user=DEFAULT\nresult=allow\ntarget=work\nautostart=False\nrequested_target=work"
 DENY = b"result=deny"

@@ -10,7 +10,6 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,24 +18,11 @@ import pytest
 from broker.client import call
 from broker.wire import Failure
 from tests.broker.rig import PATIENCE, ROOT, answer
-from tests.c.dom0 import APART, TOGETHER, Dom0, answered, dom0_of, refused, rows
-from tests.c.stock import Trace, compiled, script, traced
+from tests.c.dom0 import TOGETHER, Dom0, answered, refused, rows
+from tests.c.stock import Trace, script, traced
 
 LONG = "q" * 70
 ALLOWED_BOB = b"target=bob\n"
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(tmp_path_factory.mktemp("c"))
-
-
-@pytest.fixture(scope="module", params=[TOGETHER, APART])
-def dom0(
-    request: pytest.FixtureRequest, program: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Dom0]:
-    with dom0_of(program, tmp_path_factory.mktemp("root"), request.param) as dom0:
-        yield dom0
 
 
 @pytest.mark.parametrize(

@@ -40,23 +40,10 @@ from tests.c.dom0 import (
     rows,
     start_policy_daemon,
 )
-from tests.c.stock import REFUSED, Stock, Trace, compiled, leave_stale, traced
+from tests.c.stock import REFUSED, Stock, Trace, leave_stale, traced
 from tools.conformance import tree
 
 SAMPLE = ROOT / "tests/corpora/policy-sample.jsonl.gz"
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(tmp_path_factory.mktemp("c"))
-
-
-@pytest.fixture(scope="module", params=[TOGETHER, APART])
-def dom0(
-    request: pytest.FixtureRequest, program: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Dom0]:
-    with dom0_of(program, tmp_path_factory.mktemp("root"), request.param) as dom0:
-        yield dom0
 
 
 def test_a_connection_that_stays_silent_is_waited_for(dom0: Dom0) -> None:
