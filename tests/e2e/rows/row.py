@@ -1,0 +1,49 @@
+"""A method of the Admin API in a table: how it is called with success, and how it is refused.
+
+A call is written ``SERVICE+ARGUMENT TARGET PAYLOAD``; ``{q}`` in it is a qube that only this row has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Words(NamedTuple):
+    """A call as it is written in a table."""
+
+    service: str
+    argument: str
+    target: str
+    payload: bytes
+
+
+def words(call: str, qube: str) -> Words:
+    method, target, *payload = call.replace("{q}", qube).split(" ", 2)
+    service, _, argument = method.partition("+")
+    return Words(service, argument, target, "".join(payload).encode("utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method.
+
+    Args:
+        call: is done, and answered with what ``answer`` (an expression for the whole of it) says.
+        wrong: is refused with the error of class ``error``.
+        klass: the class of the row's own qube.
+        before: calls of dom0, made first.
+        stream: the answer goes on: what begins so is enough.
+    """
+
+    call: str
+    answer: str
+    wrong: str
+    error: str
+    klass: str = "StandaloneVM"
+    before: tuple[str, ...] = ()
+    stream: bool = False
+
+    @property
+    def service(self) -> str:
+        return words(self.call, "").service

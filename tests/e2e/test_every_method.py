@@ -1,0 +1,105 @@
+"""Every method there is, called on real sockets: once it is done, once it is refused, and never in silence.
+
+A qube that the policy allows everything makes the calls over its own socket; the internal calls are dom0's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.client import call, connect, send_all
+from broker.wire import Failure, encode_call, parse_reply
+from qubesd.api.method import Call
+from qubesd.api.table import INTERNAL, METHODS
+from tests.broker.rig import PATIENCE, Daemon, exchange, serving, take
+from tests.e2e.rows import qubes, settings
+from tests.e2e.rows.row import Row, words
+
+POLICY = "* * caller @adminvm allow target=dom0\n* * caller @anyvm allow target=dom0\n"
+SYSTEM = """\
+admin.vm.Create.TemplateVM dom0 name=tmpl label=black
+admin.property.Set+default_template dom0 tmpl
+admin.vm.Create.AppVM dom0 name=dvm label=red
+admin.vm.property.Set+template_for_dispvms dvm True
+admin.vm.Create.AppVM dom0 name=kept-off label=red
+admin.vm.feature.Set+prohibit-start kept-off for the test
+admin.vm.Create.StandaloneVM dom0 name=caller label=red
+"""
+INTERNAL_ROWS = [
+    Row(
+        "internal.GetSystemInfo dom0",
+        r'\{"domains": \{"dom0": .*\}\}',
+        "internal.GetSystemInfo {q}",
+        "ProtocolError",
+    ),
+]
+ROWS = [*qubes.ROWS, *settings.ROWS, *INTERNAL_ROWS]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with serving(tmp_path_factory.mktemp("daemon"), POLICY, 'visibility = "strict"\n') as daemon:
+        for line in SYSTEM.splitlines():
+            _dom0(daemon, line, "")
+        yield daemon
+
+
+def _dom0(daemon: Daemon, line: str, qube: str) -> None:
+    service, argument, target, payload = words(line, qube)
+    call(daemon.socket, service, target, argument, payload, timeout=PATIENCE)
+
+
+def test_every_method_has_a_row() -> None:
+    assert Counter(row.service for row in ROWS) == Counter([*METHODS, *INTERNAL])
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.service) for row in ROWS])
+def test_a_method_is_done_and_refused(daemon: Daemon, row: Row) -> None:
+    qube = f"q-{ROWS.index(row)}"
+    if "{q}" in f"{row.call} {row.wrong}":
+        daemon.create(qube, klass=row.klass)
+    for line in row.before:
+        _dom0(daemon, line, qube)
+    path = _door(daemon, row.service)
+    refused = parse_reply(exchange(path, _request(row.wrong, qube)))
+    assert isinstance(refused, Failure), refused
+    assert refused.kind == row.error, refused
+    assert len(refused.message) > 5, "says nothing of what is wrong"
+    if row.stream:
+        with connect(path, PATIENCE) as connection:
+            send_all(connection, _request(row.call, qube))
+            assert take(connection, len(row.answer)) == row.answer.encode("ascii")
+    else:
+        done = parse_reply(exchange(path, _request(row.call, qube)))
+        assert isinstance(done, bytes), done
+        assert re.fullmatch(row.answer.replace("{q}", qube), done.decode("utf-8")), done
+
+
+HOSTILE = (b"", b"x", b"%s%n", b"../../etc", b"\xff\xfe", b"a\nb\n", b"=", b"-1", b"9" * 40, b"a" * 60_000)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.service) for row in ROWS if not row.stream])
+def test_nothing_is_answered_with_silence(daemon: Daemon, row: Row) -> None:
+    qube = f"s-{ROWS.index(row)}"
+    daemon.create(qube, klass=row.klass)
+    path = _door(daemon, row.service)
+    argument = words(row.call, qube).argument
+    for target in (qube, "dom0"):
+        for untrusted_argument in (argument, "", "%s", "..", "a+b+c", "_", "-1"):
+            for untrusted_payload in HOSTILE if untrusted_argument == argument else HOSTILE[:3]:
+                untrusted = Call(row.service, untrusted_argument, "dom0", target, untrusted_payload)
+                assert exchange(path, encode_call(untrusted)).startswith((b"0\0", b"2\0")), untrusted
+
+
+def _request(line: str, qube: str) -> bytes:
+    service, argument, target, payload = words(line, qube)
+    return encode_call(Call(service, argument, "dom0", target, payload))
+
+
+def _door(daemon: Daemon, service: str) -> Path:
+    return daemon.root / "run/qubesd.internal.sock" if service in INTERNAL else daemon.channel("caller")
