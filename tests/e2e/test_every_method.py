@@ -17,7 +17,7 @@ from broker.wire import Failure, encode_call, parse_reply
 from qubesd.api.method import Call
 from qubesd.api.table import INTERNAL, METHODS
 from tests.broker.rig import PATIENCE, Daemon, exchange, serving, take
-from tests.e2e.rows import qubes, settings
+from tests.e2e.rows import qubes, services, settings, storage
 from tests.e2e.rows.row import Row, words
 
 POLICY = "* * caller @adminvm allow target=dom0\n* * caller @anyvm allow target=dom0\n"
@@ -38,20 +38,17 @@ INTERNAL_ROWS = [
         "ProtocolError",
     ),
 ]
-ROWS = [*qubes.ROWS, *settings.ROWS, *INTERNAL_ROWS]
+ALL = [*qubes.ROWS, *settings.ROWS, *storage.ROWS, *services.ROWS, *INTERNAL_ROWS]
+ROWS = [row for row in ALL if row.service in METHODS or row.service in INTERNAL]
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with serving(tmp_path_factory.mktemp("daemon"), POLICY, 'visibility = "strict"\n') as daemon:
         for line in SYSTEM.splitlines():
-            _dom0(daemon, line, "")
+            service, argument, target, payload = words(line)
+            call(daemon.socket, service, target, argument, payload, timeout=PATIENCE)
         yield daemon
-
-
-def _dom0(daemon: Daemon, line: str, qube: str) -> None:
-    service, argument, target, payload = words(line, qube)
-    call(daemon.socket, service, target, argument, payload, timeout=PATIENCE)
 
 
 def test_every_method_has_a_row() -> None:
@@ -60,24 +57,26 @@ def test_every_method_has_a_row() -> None:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.service) for row in ROWS])
 def test_a_method_is_done_and_refused(daemon: Daemon, row: Row) -> None:
-    qube = f"q-{ROWS.index(row)}"
+    names = {"q": f"q-{ROWS.index(row)}", "root": str(daemon.root)}
     if "{q}" in f"{row.call} {row.wrong}":
-        daemon.create(qube, klass=row.klass)
-    for line in row.before:
-        _dom0(daemon, line, qube)
+        daemon.create(names["q"], klass=row.klass)
     path = _door(daemon, row.service)
-    refused = parse_reply(exchange(path, _request(row.wrong, qube)))
+    for line in row.before:
+        service, argument, target, payload = words(line, **names)
+        last = call(path, service, target, argument, payload, timeout=PATIENCE)
+        names["last"] = last.decode("utf-8")
+    refused = parse_reply(exchange(path, _request(row.wrong, names)))
     assert isinstance(refused, Failure), refused
     assert refused.kind == row.error, refused
     assert len(refused.message) > 5, "says nothing of what is wrong"
     if row.stream:
         with connect(path, PATIENCE) as connection:
-            send_all(connection, _request(row.call, qube))
+            send_all(connection, _request(row.call, names))
             assert take(connection, len(row.answer)) == row.answer.encode("ascii")
     else:
-        done = parse_reply(exchange(path, _request(row.call, qube)))
+        done = parse_reply(exchange(path, _request(row.call, names)))
         assert isinstance(done, bytes), done
-        assert re.fullmatch(row.answer.replace("{q}", qube), done.decode("utf-8")), done
+        assert re.fullmatch(row.answer.replace("{q}", names["q"]), done.decode("utf-8")), done
 
 
 HOSTILE = (b"", b"x", b"%s%n", b"../../etc", b"\xff\xfe", b"a\nb\n", b"=", b"-1", b"9" * 40, b"a" * 60_000)
@@ -88,7 +87,7 @@ def test_nothing_is_answered_with_silence(daemon: Daemon, row: Row) -> None:
     qube = f"s-{ROWS.index(row)}"
     daemon.create(qube, klass=row.klass)
     path = _door(daemon, row.service)
-    argument = words(row.call, qube).argument
+    argument = words(row.call, q=qube).argument
     for target in (qube, "dom0"):
         for untrusted_argument in (argument, "", "%s", "..", "a+b+c", "_", "-1"):
             for untrusted_payload in HOSTILE if untrusted_argument == argument else HOSTILE[:3]:
@@ -96,8 +95,8 @@ def test_nothing_is_answered_with_silence(daemon: Daemon, row: Row) -> None:
                 assert exchange(path, encode_call(untrusted)).startswith((b"0\0", b"2\0")), untrusted
 
 
-def _request(line: str, qube: str) -> bytes:
-    service, argument, target, payload = words(line, qube)
+def _request(line: str, names: dict[str, str]) -> bytes:
+    service, argument, target, payload = words(line, **names)
     return encode_call(Call(service, argument, "dom0", target, payload))
 
 

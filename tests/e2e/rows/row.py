@@ -1,6 +1,7 @@
 """A method of the Admin API in a table: how it is called with success, and how it is refused.
 
-A call is written ``SERVICE+ARGUMENT TARGET PAYLOAD``; ``{q}`` in it is a qube that only this row has.
+A call is written ``SERVICE+ARGUMENT TARGET PAYLOAD``. In it, ``{q}`` is a qube that only this row has,
+``{root}`` the daemon's directory, and ``{last}`` what the last of the calls made before answered.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ class Words(NamedTuple):
     payload: bytes
 
 
-def words(call: str, qube: str) -> Words:
-    method, target, *payload = call.replace("{q}", qube).split(" ", 2)
+def words(call: str, **names: str) -> Words:
+    """The call with the names filled in; what is not given stays as it is written."""
+    for name, value in names.items():
+        call = call.replace(f"{{{name}}}", value)
+    method, target, *payload = call.split(" ", 2)
     service, _, argument = method.partition("+")
     return Words(service, argument, target, "".join(payload).encode("utf-8"))
 
@@ -29,10 +33,10 @@ class Row:
     """One method.
 
     Args:
-        call: is done, and answered with what ``answer`` (an expression for the whole of it) says.
+        call: is done, and answered with what ``answer``, an expression for the whole of it, says.
         wrong: is refused with the error of class ``error``.
         klass: the class of the row's own qube.
-        before: calls of dom0, made first.
+        before: calls that are made first, by the same caller.
         stream: the answer goes on: what begins so is enough.
     """
 
@@ -46,4 +50,4 @@ class Row:
 
     @property
     def service(self) -> str:
-        return words(self.call, "").service
+        return words(self.call).service
