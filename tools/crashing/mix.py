@@ -1,0 +1,152 @@
+"""The writes that are made amid the kills, and how what they wrote is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from broker.client import CallError, call
+from tools.crashing.ledger import ABSENT, QUBE, THERE, Ledger, Thing, Value
+
+TEMPLATE = "template"
+DISPOSABLE_TEMPLATE = "dvm"
+MOST_QUBES = 6
+"""A writer that has so many removes before it makes more."""
+
+_FEATURES = ("menu-items", "gui", "service.crond")
+_TAGS = ("blue", "office", "old")
+_PROPERTIES = {"memory": 400, "maxmem": 4_000, "qrexec_timeout": 60, "vcpus": 2}
+"""Whole numbers, each with about its default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One call, and what it changes where it is acknowledged."""
+
+    service: str
+    target: str = "dom0"
+    argument: str = ""
+    payload: bytes = b""
+    changes: Mapping[Thing, Value] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Site:
+    """Where a writer is: the daemon's socket, its own names, and what it knows of them."""
+
+    socket: Path
+    owner: str
+    random: Random
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def qube(self) -> str:
+        return self.random.choice(self.ledger.qubes())
+
+    def known(self, *thing: str) -> Thing:
+        """The thing, read first where nothing was written to it yet."""
+        if not self.ledger.knows(thing):
+            self.ledger.observe(thing, read(self.socket, thing))
+        return thing
+
+
+def create(site: Site) -> Write:
+    """A new qube, of one of the three classes that are made by name."""
+    taken = {thing[1] for thing in site.ledger.things()}
+    name = next(f"{site.owner}-{n}" for n in range(len(taken) + 1) if f"{site.owner}-{n}" not in taken)
+    klass, template = site.random.choice(
+        (("AppVM", TEMPLATE), ("StandaloneVM", ""), ("TemplateVM", ""), ("DispVM", DISPOSABLE_TEMPLATE))
+    )
+    payload = f"name={name} label=red".encode("ascii")
+    return Write(f"admin.vm.Create.{klass}", "dom0", template, payload, {(QUBE, name): THERE})
+
+
+def remove(site: Site) -> Write:
+    name = site.qube()
+    return Write("admin.vm.Remove", name, changes={(QUBE, name): ABSENT})
+
+
+def create_disposable(site: Site) -> Write:
+    """Its name is in the answer only; what is made without one is found after the kill."""
+    return Write("admin.vm.CreateDisposable", DISPOSABLE_TEMPLATE)
+
+
+def set_property(site: Site) -> Write:
+    name, (prop, least) = site.qube(), site.random.choice([*_PROPERTIES.items()])
+    value = str(least + site.random.randrange(8))
+    thing = site.known("property", name, prop)
+    return Write("admin.vm.property.Set", name, prop, value.encode("ascii"), {thing: value})
+
+
+def set_feature(site: Site) -> Write:
+    name, feature = site.qube(), site.random.choice(_FEATURES)
+    thing = site.known("feature", name, feature)
+    if site.random.random() < 0.3:
+        return Write("admin.vm.feature.Remove", name, feature, changes={thing: ABSENT})
+    value = f"value {site.random.randrange(1_000)}"
+    return Write("admin.vm.feature.Set", name, feature, value.encode("ascii"), {thing: value})
+
+
+def set_tag(site: Site) -> Write:
+    name, tag = site.qube(), site.random.choice(_TAGS)
+    thing = site.known("tag", name, tag)
+    there = site.random.random() < 0.6
+    service = "admin.vm.tag.Set" if there else "admin.vm.tag.Remove"
+    return Write(service, name, tag, changes={thing: THERE if there else ABSENT})
+
+
+Kind = Callable[[Site], Write]
+
+KINDS: Mapping[str, tuple[int, Kind]] = {
+    "create": (4, create),
+    "remove": (3, remove),
+    "disposable": (1, create_disposable),
+    "property": (4, set_property),
+    "feature": (4, set_feature),
+    "tag": (4, set_tag),
+}
+"""Each with how often it is made, compared with the others."""
+
+
+def draw(site: Site) -> tuple[str, Write]:
+    """The next write of this writer, by its kind."""
+    there = len(site.ledger.qubes())
+    if there < 2:
+        return "create", create(site)
+    if there > MOST_QUBES:
+        return "remove", remove(site)
+    (kind,) = site.random.choices([*KINDS], [weight for weight, _ in KINDS.values()])
+    return kind, KINDS[kind][1](site)
+
+
+def _property(socket: Path, qube: str, name: str) -> Value:
+    return call(socket, "admin.vm.property.Get", qube, name).decode("ascii").split(" ", 2)[2]
+
+
+def _feature(socket: Path, qube: str, name: str) -> Value:
+    try:
+        return call(socket, "admin.vm.feature.Get", qube, name).decode("ascii")
+    except CallError as error:
+        if error.kind == "QubesFeatureNotFoundError":
+            return ABSENT
+        raise
+
+
+def _tag(socket: Path, qube: str, name: str) -> Value:
+    return THERE if call(socket, "admin.vm.tag.Get", qube, name) == b"1" else ABSENT
+
+
+_READERS: Mapping[str, Callable[..., Value]] = {"property": _property, "feature": _feature, "tag": _tag}
+
+
+def read(socket: Path, thing: Thing) -> Value:
+    """What a thing of a qube or of the system is now."""
+    kind, *words = thing
+    return _READERS[kind](socket, *words)
+
+
+def listed(socket: Path) -> set[str]:
+    """The names of all qubes."""
+    rows = call(socket, "admin.vm.List").decode("ascii").splitlines()
+    return {row.partition(" ")[0] for row in rows}
