@@ -7,7 +7,7 @@ changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 
 from broker.judge import Ground
 from broker.visible import hidden
@@ -15,7 +15,7 @@ from qubesd.api.method import Call, Command, Method
 from qubesd.core.core import Core
 from qubesd.errors import PermissionDenied
 from qubesd.events import Bus
-from qubesd.model.state import System
+from qubesd.model.state import Qube, System
 
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")
 
@@ -42,12 +42,19 @@ def as_seen(core: Core, method: Method, command: Command, call: Call, ground: Gr
     """
     if method.touches is None:
         return core
-    named = _named(call, core.system)
-    absent = [name for name in method.touches(core, command) if name in named and hidden(ground, name)]
+    words = _words(call)
+    qubes = (core.system.qubes.get(name) for name in method.touches(core, command))
+    absent = [qube.name for qube in qubes if qube and _is_named(qube, words) and hidden(ground, qube.name)]
     return CoreWithout(core, absent) if absent else core
 
 
-def _named(call: Call, system: System) -> set[str]:
-    """The qubes whose names or uuids stand in the argument or the payload."""
-    words = _WORD.findall(call.argument) + _WORD.findall(call.payload.decode("latin-1"))
-    return {qube.name for qube in map(system.find, words) if qube is not None}
+def _words(call: Call) -> set[str]:
+    """What of the argument and the payload could stand for a qube."""
+    text = call.payload.decode("latin-1")
+    return {*_WORD.findall(call.argument), *_WORD.findall(text), *text.split()}
+
+
+def _is_named(qube: Qube, words: Set[str]) -> bool:
+    """Whether its name, its uuid or the vid of a volume of its own is among the words."""
+    vids = (volume.vid for volume in qube.volumes.values())
+    return not words.isdisjoint((qube.name, f"uuid:{qube.uuid}", *vids))
