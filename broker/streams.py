@@ -18,14 +18,11 @@ from policy_engine import Policy, PolicyError, World
 from qubesd.api.method import EventRows, Guard
 from qubesd.events import (
     Event,
-    FeatureEvent,
-    PropertyEvent,
     QubeAdded,
     QubeChanged,
     QubeRemoved,
     SystemChanged,
     SystemRestored,
-    TagEvent,
     WireEvent,
 )
 from qubesd.model.state import DOM0, Qube
@@ -225,16 +222,10 @@ class Streams:
 
 
 def _values_readable(event: WireEvent, named: str | None, read: str, argument: str, ground: Ground) -> bool:
-    """Whether the caller may read what the event says of its subject besides that it happened."""
-    match event:
-        case PropertyEvent(subject=None, name=name):
-            return ground.allows("admin.property.Get", name, DOM0)
-        case PropertyEvent(subject=str(subject), name=name):
-            return ground.allows("admin.vm.property.Get", name, subject)
-        case FeatureEvent(subject=str(subject), feature=feature):
-            return ground.allows("admin.vm.feature.Get", feature, subject)
-        case TagEvent(subject=str(subject), tag=tag):
-            return ground.allows("admin.vm.tag.Get", tag, subject)
-        case _:
-            # An event of one qube that names another, such as a netvm's of its new client, tells of both.
-            return named is None or event.subject is None or ground.allows(read, argument, named)
+    """Whether the caller may read what the event says besides that it happened.
+
+    An event of one qube that names another, such as a netvm's of its new client, tells of both.
+    """
+    if named is not None and event.subject is not None and not ground.allows(read, argument, named):
+        return False
+    return all(ground.allows(one.service, one.argument, one.qube) for one in event.reads())

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+from qubesd.model.state import DOM0
 
 Keys = tuple[tuple[str, str], ...]
 
@@ -25,6 +27,14 @@ class Event:
     """Whether it is published before the change that it announces."""
 
     subject: str | None
+
+
+class Read(NamedTuple):
+    """A call of the Admin API that only reads; ``argument`` is without the ``+``."""
+
+    service: str
+    argument: str
+    qube: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,11 @@ class WireEvent(Event):
 
     def keys(self) -> Keys:
         """The keys and values on the wire, in order."""
+        return ()
+
+    def reads(self) -> tuple[Read, ...]:
+        """The calls that answer what it tells besides that it happened; under strict visibility only those get
+        it who may make all of them."""
         return ()
 
 
@@ -77,6 +92,11 @@ class PropertyEvent(WireEvent):
     def keys(self) -> Keys:
         old = () if self.oldvalue is None else (("oldvalue", self.oldvalue),)
         return (("name", self.name), *old)
+
+    def reads(self) -> tuple[Read, ...]:
+        if self.subject is None:
+            return (Read("admin.property.Get", self.name, DOM0),)
+        return (Read("admin.vm.property.Get", self.name, self.subject),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +149,7 @@ class PropertyPreDel(PropertyEvent):
 
 @dataclass(frozen=True, slots=True)
 class FeatureEvent(WireEvent):
+    subject: str
     feature: str
 
     @property
@@ -137,6 +158,9 @@ class FeatureEvent(WireEvent):
 
     def keys(self) -> Keys:
         return (("feature", self.feature),)
+
+    def reads(self) -> tuple[Read, ...]:
+        return (Read("admin.vm.feature.Get", self.feature, self.subject),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +199,7 @@ class FeaturePreDelete(FeatureEvent):
 
 @dataclass(frozen=True, slots=True)
 class TagEvent(WireEvent):
+    subject: str
     tag: str
 
     @property
@@ -183,6 +208,9 @@ class TagEvent(WireEvent):
 
     def keys(self) -> Keys:
         return (("tag", self.tag),)
+
+    def reads(self) -> tuple[Read, ...]:
+        return (Read("admin.vm.tag.Get", self.tag, self.subject),)
 
 
 @dataclass(frozen=True, slots=True)
