@@ -54,8 +54,8 @@ class WireEvent(Event):
         return ()
 
     def reads(self) -> tuple[Read, ...]:
-        """The calls that answer what it tells besides that it happened; under strict visibility only those get
-        it who may make all of them."""
+        """The calls that answer what it tells besides that it happened; under strict visibility only
+        those get it who may make all of them."""
         return ()
 
 
