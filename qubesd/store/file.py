@@ -7,6 +7,7 @@ beside it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -21,6 +22,15 @@ from qubesd.store.xml import load
 _MODE = 0o660
 _TRIES = 10
 """How often the file may be replaced by another process between opening and locking it."""
+
+_ADVICE = {
+    errno.ENOSPC: "free some space there and try again",
+    errno.EDQUOT: "free some space there and try again",
+    errno.EROFS: "mount its file system writable and try again",
+    errno.EACCES: "let the daemon's user write there and try again",
+    errno.ENOENT: "put its folder back and try again",
+    errno.EFBIG: "raise the daemon's limit on the size of files and try again",
+}
 
 _Identity = tuple[int, int, int, int]
 
@@ -83,7 +93,8 @@ class FileStore:
                 )
             self._hold(self._replace(data))
         except (OSError, LookupError) as error:
-            raise StoreError(f"{self.path}: cannot be written: {_reason(error)}") from error
+            what = f"{_reason(error)}: {_advice(error)}"
+            raise StoreError(f"{self.path}: cannot be written, nothing was changed: {what}") from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -148,17 +159,22 @@ class FileStore:
 
     def _keep_previous(self) -> None:
         if self._seen is not None:
-            self._link.unlink(missing_ok=True)
-            os.link(self.path, self._link)
-            os.replace(self._link, self.previous)
+            self._name(self.path, self.previous)
 
     def _put_back(self) -> None:
         """Undo a replacement that may not last: the caller will be told that nothing changed."""
         if self._seen is None:
             self.path.unlink()
         else:
-            os.link(self.previous, self._link)
-            os.replace(self._link, self.path)
+            self._name(self.previous, self.path)
+
+    def _name(self, file: Path, name: Path) -> None:
+        """Have ``name`` stand for this file as well, whatever it stood for, in one step."""
+        self._link.unlink(missing_ok=True)
+        os.link(file, self._link)
+        os.replace(self._link, name)
+        # Where both names stood for one file already, the kernel replaces nothing and leaves the link.
+        self._link.unlink(missing_ok=True)
 
     def _sync_directory(self) -> None:
         fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -175,3 +191,8 @@ def _identity(stat: os.stat_result) -> _Identity:
 
 def _reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _advice(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    return _ADVICE.get(number or 0, "see the log of the kernel and of the daemon")

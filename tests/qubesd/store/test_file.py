@@ -213,7 +213,11 @@ def test_a_write_that_breaks_off_leaves_the_file(store: FileStore, path: Path, s
     store.close()
     writer = python(LIMITED, path)
     output, errors = writer.communicate(timeout=60)
-    assert (output, errors) == (f"{path}: cannot be written: File too large\n", "")
+    assert (output, errors) == (
+        f"{path}: cannot be written, nothing was changed: File too large: "
+        "raise the daemon's limit on the size of files and try again\n",
+        "",
+    )
     assert sorted(path.parent.iterdir()) == [path, store.previous]
     assert load(store.previous.read_bytes()) == system
     assert store.load().properties["stats_interval"] == 10
@@ -240,7 +244,7 @@ def test_disk_full(small_disk: Path, system: System) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * 4096 * 8)
     large = system.with_qube(system.qubes["dom0"].with_feature("x", "y" * 40000))
-    with pytest.raises(StoreError, match="cannot be written: No space left on device"):
+    with pytest.raises(StoreError, match="No space left on device: free some space"):
         store.save(large)
     assert store.path.read_bytes() == before
     assert sorted(small_disk.iterdir()) == [filler, store.path]
@@ -268,8 +272,9 @@ def test_a_replacement_that_may_not_last_is_undone(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", failing)
-        with pytest.raises(StoreError, match="Input/output error"):
-            store.save(versions(system)[0])
+        for version in versions(system)[:2]:
+            with pytest.raises(StoreError, match="Input/output error"):
+                store.save(version)
     assert (path.read_bytes() if path.exists() else None) == before
     store.save(versions(system)[1])
     assert store.load() == versions(system)[1]
@@ -285,5 +290,5 @@ def test_left_overs_go(store: FileStore, path: Path, system: System) -> None:
 
 
 def test_a_directory_that_is_gone(tmp_path: Path, system: System) -> None:
-    with pytest.raises(StoreError, match="cannot be written: No such file"):
+    with pytest.raises(StoreError, match="cannot be written, nothing was changed: No such file"):
         FileStore(tmp_path / "nowhere" / "qubes.xml").save(system)
