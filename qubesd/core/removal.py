@@ -52,7 +52,7 @@ def users(keeper: Keeper, name: str) -> Iterator[str]:
     for line in GLOBALS.values():
         if line.type == "vm" and read(keeper, None, line.name).value == name:
             yield f"global property {line.name!r}"
-    for other in system.qubes.values():
+    for other in map(system.qubes.__getitem__, keeper.referrers.of(name)):
         if other.name == name:
             continue
         for prop, value in other.properties.items():
