@@ -154,7 +154,8 @@ class Dispatcher:
         if isinstance(reply, EventStream):
             self._audit.write(case.record("stream"))
             subject = None if reply.subject is None else self._core.system.qubes[reply.subject]
-            return self._streams.open(subject, command.caller if guarded else None, method.guard)
+            source = command.caller if guarded else None
+            return self._streams.open(subject, source, method.guard, reply.statistics)
         if isinstance(reply, Rows):
             if guarded and ground is not None:
                 rows = shown(reply, method.guard, ground, command)

@@ -8,7 +8,7 @@ reason. An event costs the same for each listener however many qubes there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.facts import Facts
@@ -16,6 +16,7 @@ from broker.judge import Ground, PolicyInForce
 from broker.wire import ESTABLISHED, encode_event
 from policy_engine import Policy, PolicyError, World
 from qubesd.api.method import EventRows, Guard
+from qubesd.core.statistics import QubeStatistics
 from qubesd.events import (
     Event,
     QubeAdded,
@@ -46,22 +47,32 @@ class Listener:
     judged as, ``None`` for dom0, which sees all. Both are bound to the qube that had the name when the stream
     began."""
 
-    __slots__ = ("_hang_up", "_streams", "_write", "read", "seen", "source", "subject", "uuids")
+    __slots__ = (
+        *("_early", "_hang_up", "_streams", "_write"),
+        *("read", "seen", "source", "statistics", "subject", "uuids"),
+    )
 
-    def __init__(self, streams: Streams, subject: Qube | None, source: Qube | None, read: str) -> None:
+    def __init__(
+        self, streams: Streams, subject: Qube | None, source: Qube | None, read: str, statistics: bool
+    ) -> None:
         self.subject = None if subject is None else subject.name
         self.source = None if source is None else source.name
         self.read = read
+        self.statistics = statistics
+        self._early: list[bytes] = []
         self.uuids = {qube.name: qube.uuid for qube in (subject, source) if qube is not None}
         self.seen: set[str] = set()
         self._streams = streams
-        self._write: Callable[[bytes], None] = _nowhere
+        self._write: Callable[[bytes], None] = self._early.append
         self._hang_up: Callable[[], None] = _nothing
 
     def attach(self, write: Callable[[bytes], None], hang_up: Callable[[], None]) -> None:
         """Send the messages there from now on, the first at once; ``hang_up`` ends the stream."""
         self._write, self._hang_up = write, hang_up
         write(ESTABLISHED)
+        for message in self._early:
+            write(message)
+        self._early.clear()
 
     def send(self, message: bytes) -> None:
         self._write(message)
@@ -72,11 +83,7 @@ class Listener:
 
     def close(self) -> None:
         """No more events; nothing where it is closed already."""
-        self._streams.listeners.pop(self, None)
-
-
-def _nowhere(message: bytes) -> None:
-    """Until the stream is attached to a connection."""
+        self._streams.leave(self)
 
 
 def _nothing() -> None:
@@ -96,23 +103,37 @@ class Streams:
         self._departed: dict[str, Stand] = {}
         core.bus.subscribe(Event, self._tell)
 
-    def open(self, subject: Qube | None, source: Qube | None, guard: Guard) -> Listener:
+    def open(
+        self, subject: Qube | None, source: Qube | None, guard: Guard, statistics: bool = False
+    ) -> Listener:
         """A new stream: nothing that happens from now on is missed.
 
         Args:
             subject: ``None`` for the events of everything.
             source: ``None`` for a caller that is not judged.
             guard: what each event of it is judged by.
+            statistics: carry these, beginning with the latest round, and nothing else.
         """
         if not isinstance(guard, EventRows):
             raise TypeError(f"a stream of events is guarded by {guard!r}, which says nothing of events")
-        listener = Listener(self, subject, source, guard.read)
+        listener = Listener(self, subject, source, guard.read, statistics)
         self._catch_up()
         self._stand = self._stand._replace(world=self._facts.world())
         if self._follows_view(listener):
             listener.seen = set(self._stand.ground(listener).allowed_on(guard.read, QubeAdded.kind))
         self.listeners[listener] = None
+        if statistics:
+            self._core.statistics.watch()
+            for event in self._core.statistics.last:
+                self._offer(event, (listener,), self._stand)
         return listener
+
+    def leave(self, listener: Listener) -> None:
+        """Take a listener out; nothing where it is out already."""
+        if listener in self.listeners:
+            del self.listeners[listener]
+            if listener.statistics:
+                self._core.statistics.unwatch()
 
     def policy_changed(self) -> None:
         """What listeners may see is another from now on; tells them at once, not only with the next event."""
@@ -137,15 +158,21 @@ class Streams:
             self._publish(event)
 
     def _publish(self, event: WireEvent) -> None:
-        name, keys = event.wire_name, event.keys()
-        message = encode_event(event.subject, name, keys)
-        argument = name.replace(":", "_")
-        named = dict(keys).get("vm")
         stand = self._stand
         if isinstance(event, QubeRemoved):
             # What is gone is judged in the world in which it was there.
             stand = self._departed.pop(event.qube, stand)
-        for listener in tuple(self.listeners):
+        self._offer(event, tuple(self.listeners), stand)
+
+    def _offer(self, event: WireEvent, listeners: Iterable[Listener], stand: Stand) -> None:
+        """Send an event to those of the listeners that it is for."""
+        name, keys = event.wire_name, event.keys()
+        message = encode_event(event.subject, name, keys)
+        argument = name.replace(":", "_")
+        named = dict(keys).get("vm")
+        for listener in listeners:
+            if listener.statistics is not isinstance(event, QubeStatistics):
+                continue
             if listener.subject is not None and listener.subject != event.subject:
                 continue
             if listener.source is not None:
@@ -166,8 +193,12 @@ class Streams:
         gone = subject is not None and subject not in world
         if gone and subject is not None and subject in before.world:
             self._departed[subject] = before
+        halted = subject is not None and self._core.running(subject).state == "Halted"
         for listener in tuple(self.listeners):
             if self._uprooted(listener):
+                continue
+            if listener.statistics and subject is not None and subject == listener.subject and halted:
+                listener.hang_up()
                 continue
             if before.world is world:
                 continue
@@ -196,7 +227,8 @@ class Streams:
         return False
 
     def _follows_view(self, listener: Listener) -> bool:
-        return self._strict and listener.source is not None and listener.subject is None
+        everything = listener.subject is None and not listener.statistics
+        return self._strict and listener.source is not None and everything
 
     def _look_again(self, listener: Listener, before: Stand) -> None:
         """Judge all qubes anew for a listener."""

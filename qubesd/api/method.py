@@ -169,9 +169,13 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class EventStream:
-    """An answer that goes on: the events of one qube, or of everything where ``subject`` is ``None``."""
+    """An answer that goes on: the events of one qube, or of everything where ``subject`` is ``None``.
+
+    ``statistics`` says which: the rounds of ``core.statistics`` and nothing else, or all but them.
+    """
 
     subject: str | None
+    statistics: bool = False
 
 
 Reply = Text | Rows | EventStream

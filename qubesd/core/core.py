@@ -11,6 +11,7 @@ from qubesd.core.disposables import Numbers
 from qubesd.core.keeper import Keeper
 from qubesd.core.picture import Picture
 from qubesd.core.power import Power
+from qubesd.core.statistics import Statistics
 from qubesd.model.state import Qube, System
 from qubesd.store.commit import GroupCommit
 from qubesd.virt.hypervisor import Hypervisor
@@ -24,6 +25,7 @@ class Core(Keeper):
     def __init__(self, config: Config, system: System, commit: GroupCommit, hypervisor: Hypervisor) -> None:
         super().__init__(config, system, commit, hypervisor)
         self.power = Power(self)
+        self.statistics = Statistics(self)
         self.disposable_numbers = Numbers(time.monotonic)
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}
 
@@ -33,6 +35,7 @@ class Core(Keeper):
 
     async def close(self) -> None:
         """Let what is under way end, write what is not written yet, and let go of the hypervisor."""
+        await self.statistics.close()
         await self.power.lives.close()
         await super().close()
 

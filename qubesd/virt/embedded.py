@@ -101,12 +101,23 @@ class Embedded:
 
     async def figures(self, uuid: str) -> Figures:
         if uuid == DOM0_UUID:
-            return Figures(memory=self._host.memory * 1024, memory_limit=self._host.memory * 1024)
-        limit, memory = await self._connection.ask(lambda libvirtd: _memory(libvirtd, uuid))
-        if limit == 0:
-            return Figures()
+            return self._host_figures()
+        usage = await self._connection.ask(lambda libvirtd: _usage(find(libvirtd, uuid)))
+        return Figures() if usage is None else self._figures(uuid, usage)
+
+    async def all_figures(self) -> dict[str, Figures]:
+        usages = await self._connection.ask(_usages)
+        found = {uuid: self._figures(uuid, usage) for uuid, usage in usages.items()}
+        return {DOM0_UUID: self._host_figures(), **found}
+
+    def _host_figures(self) -> Figures:
+        memory = self._host.memory * 1024
+        return Figures(memory=memory, memory_limit=memory, vcpus=self._host.cpus)
+
+    def _figures(self, uuid: str, usage: tuple[int, int, int]) -> Figures:
+        limit, memory, vcpus = usage
         since = self._started.setdefault(uuid, time.monotonic_ns())
-        return Figures(memory, limit, cpu_time=time.monotonic_ns() - since)
+        return Figures(memory, limit, time.monotonic_ns() - since, vcpus)
 
 
 def _domains(libvirtd: Any) -> dict[str, Domain]:
@@ -155,10 +166,14 @@ def _undefine(libvirtd: Any, uuid: str) -> None:
         domain.undefine()
 
 
-def _memory(libvirtd: Any, uuid: str) -> tuple[int, int]:
-    """Limit and current memory in KiB, zero where the domain is off."""
-    domain = find(libvirtd, uuid)
+def _usages(libvirtd: Any) -> dict[str, tuple[int, int, int]]:
+    usages = ((domain.UUIDString(), _usage(domain)) for domain in libvirtd.listAllDomains())
+    return {uuid: usage for uuid, usage in usages if usage is not None}
+
+
+def _usage(domain: Any | None) -> tuple[int, int, int] | None:
+    """Limit and current memory in KiB and the processors; ``None`` where the domain is off or not there."""
     if domain is None or not domain.isActive():
-        return 0, 0
-    _, limit, memory, *_ = domain.info()
-    return limit, memory
+        return None
+    _, limit, memory, vcpus, _ = domain.info()
+    return limit, memory, vcpus

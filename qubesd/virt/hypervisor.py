@@ -83,11 +83,12 @@ class DomainChange:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a domain uses now: memory and its limit in KiB, processor time in nanoseconds."""
+    """What a domain uses now: memory and its limit in KiB, processor time in nanoseconds, and processors."""
 
     memory: int = 0
     memory_limit: int = 0
     cpu_time: int = 0
+    vcpus: int = 0
 
 
 class Hypervisor(Protocol):
@@ -148,3 +149,6 @@ class Hypervisor(Protocol):
 
     async def figures(self, uuid: str) -> Figures:
         """What the domain uses; all zero where it is off. dom0's uuid means the host's own share."""
+
+    async def all_figures(self) -> dict[str, Figures]:
+        """The figures of dom0 and of all domains that are not off, by uuid, asked for at once."""

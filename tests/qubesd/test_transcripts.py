@@ -84,8 +84,6 @@ LEFT_OUT: Mapping[str, Sequence[int]] = {
     "p-events-globals": (49, 51),
     # The largest request is one of admin.vm.notes.Set, which comes later.
     "p-framing": (15,),
-    # A stream of admin.vm.Stats, and its end.
-    "p-streams": (5, 13),
 }
 """Steps that are not played although they are no calls of a later part."""
 
