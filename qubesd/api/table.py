@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from itertools import chain
 from types import MappingProxyType
 
-from qubesd.api import classes, events, features, internal, labels, power, properties, qubes, statistics, tags
+from qubesd.api import (
+    classes,
+    denied,
+    events,
+    features,
+    internal,
+    labels,
+    power,
+    properties,
+    qubes,
+    statistics,
+    tags,
+)
 from qubesd.api.method import Method
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -14,7 +26,18 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         method.name: method
         for method in chain.from_iterable(
             noun.METHODS
-            for noun in (classes, qubes, power, statistics, properties, features, tags, labels, events)
+            for noun in (
+                classes,
+                qubes,
+                power,
+                statistics,
+                properties,
+                features,
+                tags,
+                denied,
+                labels,
+                events,
+            )
         )
     }
 )

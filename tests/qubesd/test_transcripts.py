@@ -63,6 +63,7 @@ CHUNKS: Mapping[str, Sequence[str]] = {
         "p-feature-rules",
         "p-gui-audio",
         "p-netvm",
+        "p-denied-devices",
         "p-addresses",
         "p-events-globals",
     ),
