@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from broker.client import CallError, call
-from broker.wire import encode_call, encode_event, encode_refusal
+from broker.client import CallError, call, connect, send_all
+from broker.wire import EventReader, encode_call, encode_event, encode_refusal
 from qubesd.api.method import Call
 from qubesd.config import rooted
 from tests.broker.rig import PATIENCE, Daemon, exchange, listening, serving
@@ -37,14 +37,16 @@ READS = (
     *named("admin.vm.property.", "List GetAll Get"),
     *named("admin.vm.feature.", "List Get"),
     *named("admin.vm.tag.", "List Get"),
+    *named("admin.vm.", "device.denied.List Stats"),
 )
 WRITES = (
     *named("admin.vm.property.", "Set Reset"),
     *named("admin.vm.feature.", "Set Remove"),
     *named("admin.vm.tag.", "Set Remove"),
+    *named("admin.vm.device.denied.", "Add Remove"),
     *named("admin.vm.", "Start Kill Pause Unpause Remove CreateDisposable"),
 )
-GLOBAL = named("admin.", "vm.List Events vm.Create.AppVM label.List label.Get")
+GLOBAL = named("admin.", "vm.List vm.Stats Events vm.Create.AppVM label.List label.Get")
 DRAWN = (
     *named("", "dispid gateway gateway6 ip ip6 mac qid start_time stubdom_uuid stubdom_xid uuid xid"),
     *named("visible_", "gateway gateway6 ip ip6"),
@@ -91,6 +93,7 @@ PLAIN = (
     *named(
         "admin.vm.", "List CurrentState property.List property.GetAll feature.List tag.List CreateDisposable"
     ),
+    "admin.vm.device.denied.List",
     "admin.label.List",
 )
 WITH_WORD = named("admin.", "vm.property.Get vm.feature.Get vm.tag.Get label.Get")
@@ -105,6 +108,7 @@ def changes(where: str, names: st.SearchStrategy[str]) -> st.SearchStrategy[Step
     """Changes to these qubes. Alice sets what names a qube to any, since a name is what can be probed."""
     values = (MOSTLY_HIDDEN if where == "alice" else names).map(str.encode)
     tags = st.sampled_from(("private", "plain") if where == "hidden" else ("private", "plain", "mine"))
+    codes = st.sampled_from((b"", b"u030101", b"b******m******", b"b*", b"all"))
     features = st.sampled_from(("private", "plain", "internal", "tag-created-vm-with"))
 
     def step(services: Iterable[str], *words: st.SearchStrategy[object]) -> st.SearchStrategy[Step]:
@@ -115,6 +119,7 @@ def changes(where: str, names: st.SearchStrategy[str]) -> st.SearchStrategy[Step
         step(["admin.vm.property.Set"], st.just("label"), st.sampled_from((b"red", b"blue"))),
         step(["admin.vm.property.Reset"], st.sampled_from(QUBE_PROPERTIES)),
         step(["admin.vm.tag.Set", "admin.vm.tag.Remove"], tags),
+        step([f"admin.vm.device.denied.{verb}" for verb in ("Add", "Remove")], st.just(""), codes),
         step(["admin.vm.feature.Set"], features, st.just(b"1")),
         step(["admin.vm.feature.Remove"], features),
         step(POWER),
@@ -289,6 +294,26 @@ def test_what_a_caller_may_not_see_makes_no_difference_to_it(seen: bytes, script
                 case _:
                     event(f"{step.service}: {'done' if other.dom0s(step) else 'refused'}")
             assert one.events(number) == other.events(number), script[: number + 1]
+
+
+def test_nobody_learns_from_statistics_what_else_runs(tmp_path: Path, seen: bytes) -> None:
+    """Two rounds on each of two daemons, one with a hidden qube that runs: the same qubes in the same order."""
+
+    def subjects(with_hidden: bool) -> list[str]:
+        with side(tmp_path / str(with_hidden), seen, with_hidden) as one:
+            carry_out(one.daemon, "admin.property.Set+stats_interval dom0 1\nadmin.vm.Start work")
+            if with_hidden:
+                carry_out(one.daemon, "admin.vm.Start secret-1")
+            with connect(one.path, PATIENCE) as stream:
+                send_all(stream, encode_call(Call("admin.vm.Stats", "", "dom0", "dom0", b"")))
+                reader = EventReader()
+                told: list[str] = []
+                while len(told) < 7:
+                    told += [event.subject for event in reader.feed(stream.recv(65_536))]
+                return told[:7]
+
+    rounds = ["", *("dom0", "net", "work") * 2]
+    assert subjects(with_hidden=False) == subjects(with_hidden=True) == rounds
 
 
 @pytest.mark.parametrize("target", ["secret-1", "nobody", "uuid", "a b", ""])
