@@ -297,7 +297,7 @@ def test_what_a_caller_may_not_see_makes_no_difference_to_it(seen: bytes, script
 
 
 def test_nobody_learns_from_statistics_what_else_runs(tmp_path: Path, seen: bytes) -> None:
-    """Two rounds on each of two daemons, one with a hidden qube that runs: the same qubes in the same order."""
+    """Two rounds on each of two daemons, one with a hidden qube that runs, are of the same qubes."""
 
     def subjects(with_hidden: bool) -> list[str]:
         with side(tmp_path / str(with_hidden), seen, with_hidden) as one:
