@@ -38,6 +38,7 @@ INTERNAL_ROWS = [
         "ProtocolError",
     ),
 ]
+# A row of a method that is not there yet waits for it.
 ALL = [*qubes.ROWS, *settings.ROWS, *storage.ROWS, *services.ROWS, *INTERNAL_ROWS]
 ROWS = [row for row in ALL if row.service in METHODS or row.service in INTERNAL]
 

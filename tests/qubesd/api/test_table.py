@@ -112,12 +112,16 @@ CHANGES_NOTHING = {
     *("admin.vm.Console", "admin.vm.firewall.Reload"),
     *("admin.vm.volume.CloneFrom", "admin.pool.volume.CloneFrom"),
 }
-BY_EXECUTABLE = {"admin.vm.volume.Import", "admin.vm.volume.ImportWithSize"}
-"""Not served by a socket: a program of dom0's makes two internal calls of it."""
+TO_COME = (
+    *("admin.vm.volume.", "admin.pool.", "admin.vm.firewall.", "admin.vm.notes.", "admin.vm.Console"),
+    *(f"admin.vm.device.{klass}." for klass in ("block", "mic", "pci", "usb")),
+)
+"""Of these families not every call is there yet; a line goes when the last one of its family is."""
 
 
 def test_table_is_complete() -> None:
     assert set(METHODS) <= EXPECTED
+    assert {name for name in EXPECTED - set(METHODS) if not name.startswith(TO_COME)} == set()
     assert set(INTERNAL) >= {"internal.GetSystemInfo"}
 
 
