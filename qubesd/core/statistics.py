@@ -65,7 +65,7 @@ class Statistics:
         """Have rounds until ``unwatch`` is called as often as this; the first is at once where there were
         none."""
         self._watchers += 1
-        if self._rounds is None:
+        if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.get_running_loop().create_task(self._sample())
 
     def unwatch(self) -> None:
