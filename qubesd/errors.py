@@ -126,6 +126,22 @@ class StorageError(QubesError):
     wire_name = "StoragePoolException"
 
 
+class NoSuchPool(QubesError):
+    wire_name = "QubesPoolNotFoundError"
+
+
+class NoSuchVolume(QubesError):
+    wire_name = "QubesVolumeNotFoundError"
+
+
+class NoSuchRevision(QubesError):
+    wire_name = "QubesVolumeRevisionNotFoundError"
+
+
+class NoSuchToken(QubesError):
+    wire_name = "QubesVolumeCopyTokenNotFoundError"
+
+
 class NotSupported(QubesError):
     """The hypervisor or the driver below has no such operation."""
 

@@ -1,0 +1,96 @@
+"""What the drivers that keep images below a directory have in common."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from qubesd.errors import NotSupported, StorageError
+from qubesd.model.state import PoolConfig, VolumeConfig
+from qubesd.storage import images
+from qubesd.storage.images import beside, reporting
+from qubesd.storage.pool import Kind, Space, kind
+
+FOLDERS = ("appvms", "vm-templates")
+IMPORT = "-import.img"
+
+
+class DirectoryPool(ABC):
+    """The part of ``Pool`` that does not depend on how an image is copied."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self.config = config
+        self.directory = Path(config.options["dir_path"])
+
+    def open(self) -> None:
+        with reporting(f"pool {self.config.name!r}: {self.directory}"):
+            for folder in FOLDERS:
+                images.make_folder(self.directory / folder)
+
+    def space(self) -> Space:
+        with reporting(f"pool {self.config.name!r}"):
+            return Space(*images.space(self.directory))
+
+    def kernels(self) -> list[str]:
+        return []
+
+    def vid(self, qube: str, volume: str, template: bool) -> str:
+        return f"{FOLDERS[template]}/{qube}/{volume}"
+
+    def check(self, volume: VolumeConfig) -> None:
+        kind(volume)
+        images.below(self.directory, volume.vid)
+
+    def tidy(self) -> None:
+        with reporting(f"pool {self.config.name!r}: cannot be tidied up"):
+            for folder in FOLDERS:
+                for place, _, names in os.walk(self.directory / folder):
+                    left = [name for name in names if name.endswith((images.UNFINISHED, IMPORT))]
+                    images.remove(*(Path(place) / name for name in left))
+
+    @abstractmethod
+    def is_dirty(self, volume: VolumeConfig) -> bool: ...
+
+    @abstractmethod
+    def size(self, volume: VolumeConfig) -> int: ...
+
+    @abstractmethod
+    def end_import(self, volume: VolumeConfig, good: bool) -> None: ...
+
+    def begin_import(self, volume: VolumeConfig, size: int) -> Path:
+        self._refuse_other_kinds(volume, "replaced")
+        self._refuse_dirty(volume)
+        with self._doing(volume, "cannot be replaced"):
+            place = self._file(volume.vid, IMPORT)
+            if place.exists():
+                raise StorageError(f"volume {volume.vid!r}: is being replaced already; wait until that ends")
+            images.make_folder(place.parent)
+            images.make_empty(place, size)
+            return place
+
+    def _file(self, vid: str, ending: str) -> Path:
+        return beside(images.below(self.directory, vid), ending)
+
+    def _refuse_smaller(self, volume: VolumeConfig, size: int) -> None:
+        images.check_size(size)
+        if size < self.size(volume):
+            raise StorageError(
+                f"volume {volume.vid!r}: making a volume smaller destroys what is at its end; "
+                "make a new one of that size and copy the files"
+            )
+
+    def _refuse_dirty(self, volume: VolumeConfig) -> None:
+        if self.is_dirty(volume):
+            raise StorageError(
+                f"volume {volume.vid!r}: holds writes that are not committed; shut its qube down, "
+                "or start and shut it down after a crash"
+            )
+
+    def _refuse_other_kinds(self, volume: VolumeConfig, what: str) -> None:
+        if kind(volume) is not Kind.ORIGIN:
+            raise NotSupported(f"volume {volume.vid!r}: only a volume that keeps its content can be {what}")
+
+    def _doing(self, volume: VolumeConfig, what: str) -> AbstractContextManager[None]:
+        return reporting(f"volume {volume.vid!r} of pool {self.config.name!r}: {what}")

@@ -1,0 +1,120 @@
+"""The drivers there are, and what each lets an administrator choose (``spec/storage.md`` 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from qubesd.errors import BadValue, ProtocolError, QubesError, StorageError
+from qubesd.model import forms
+from qubesd.model.state import PoolConfig
+from qubesd.storage import file
+from qubesd.storage.file import FilePool
+from qubesd.storage.kernels import KernelPool
+from qubesd.storage.pool import Pool
+from qubesd.storage.reflink import ReflinkPool
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a driver, as text. ``default`` is ``None`` for one that must be given.
+
+    One that is not ``stored`` is about adding the pool only.
+    """
+
+    name: str
+    default: str | None = None
+    parse: Callable[[str], str] = str
+    stored: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A driver: its options in the order that ``admin.pool.ListDrivers`` has them, and how to make a pool.
+
+    ``make`` gets the pool's configuration and what was chosen for the options that are not stored; those are
+    empty for a pool that was added before.
+    """
+
+    options: tuple[Option, ...]
+    make: Callable[[PoolConfig, Mapping[str, str]], Pool]
+    most_revisions: int | None = None
+
+
+def _number(untrusted_text: str) -> str:
+    return str(forms.integer(untrusted_text.encode()))
+
+
+def _boolean(untrusted_text: str) -> str:
+    return str(forms.boolean(untrusted_text.encode()))
+
+
+def _directory(untrusted_text: str) -> str:
+    if not untrusted_text.startswith("/") or not untrusted_text.isprintable():
+        raise BadValue("dir_path must be an absolute path")
+    return untrusted_text
+
+
+_REVISIONS = Option("revisions_to_keep", "1", _number)
+_EPHEMERAL = Option("ephemeral_volatile", "False", _boolean)
+_DIRECTORY = Option("dir_path", parse=_directory)
+
+DRIVERS: Mapping[str, Driver] = MappingProxyType(
+    {
+        "file": Driver(
+            (_REVISIONS, _DIRECTORY, _EPHEMERAL), lambda config, _: FilePool(config), file.MOST_REVISIONS
+        ),
+        "file-reflink": Driver(
+            (_REVISIONS, _DIRECTORY, Option("setup_check", "True", _boolean, stored=False), _EPHEMERAL),
+            lambda config, chosen: ReflinkPool(config, chosen.get("setup_check") == "True"),
+        ),
+        "linux-kernel": Driver((_DIRECTORY,), lambda config, _: KernelPool(config)),
+    }
+)
+
+
+def configure(name: str, driver: str, untrusted_options: Mapping[str, str]) -> tuple[PoolConfig, Pool]:
+    """A pool to be added: its configuration, complete and in one form, and the pool, which is not open yet.
+
+    Args:
+        driver: a key of ``DRIVERS``.
+
+    Raises:
+        ProtocolError: an option that the driver has not.
+        QubesError: one that it must have is missing.
+        BadValue: a value is not what its option takes.
+    """
+    table = {option.name: option for option in DRIVERS[driver].options}
+    for given in untrusted_options:
+        if given not in table:
+            raise ProtocolError(f"driver {driver!r} has no such option; admin.pool.ListDrivers shows them")
+    stored: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    for option in table.values():
+        untrusted = untrusted_options.get(option.name, option.default)
+        if not untrusted:
+            raise QubesError(f"driver {driver!r} needs option {option.name!r}")
+        (stored if option.stored else chosen)[option.name] = option.parse(untrusted)
+    config = PoolConfig(name, driver, stored)
+    check_revisions(config, int(stored.get("revisions_to_keep", "0")))
+    return config, DRIVERS[driver].make(config, chosen)
+
+
+def make(config: PoolConfig) -> Pool:
+    """The pool of a stored configuration; ``StorageError`` where this version has no such driver."""
+    driver = DRIVERS.get(config.driver)
+    if driver is None:
+        raise StorageError(f"pool {config.name!r}: there is no driver {config.driver!r}")
+    for option in driver.options:
+        if option.default is None and not config.options.get(option.name):
+            raise StorageError(f"pool {config.name!r}: option {option.name!r} is missing; mend qubes.xml")
+    return driver.make(config, {})
+
+
+def check_revisions(config: PoolConfig, number: int) -> None:
+    """``BadValue`` where volumes of this pool cannot keep so many revisions; -1 is for snapshots disabled."""
+    most = DRIVERS[config.driver].most_revisions
+    if number < -1 or (most is not None and number > most):
+        limit = "" if most is None else f" and at most {most}"
+        raise BadValue(f"revisions_to_keep must be at least -1{limit}")
