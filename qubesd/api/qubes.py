@@ -46,8 +46,7 @@ def list_qubes(core: Core, command: Command) -> Reply:
 
 
 async def create_qube(core: Core, command: Command) -> Reply:
-    create(core, command.caller, command.value)
-    await core.durable()
+    await core.power.lives.finish(create(core, command.caller, command.value))
     return DONE
 
 
@@ -61,17 +60,19 @@ async def create_disposable_of(core: Core, command: Command) -> Reply:
         raise QubesError("no template for disposables is set")
     if command.argument:
         return _refill(core, template)
-    made = create_disposable(core, command.caller, template)
-    await core.durable()
+    made = await core.power.lives.finish(create_disposable(core, command.caller, template))
     return Text(f"uuid:{made.uuid}" if command.value else made.name)
 
 
 async def remove_qube(core: Core, command: Command) -> Reply:
-    async with core.power.lives.holding(command.target):
-        remove(core, command.target)
-        await core.durable()
-        await core.power.lives.forget(command.target)
+    await core.power.lives.finish(_remove(core, command.target))
     return DONE
+
+
+async def _remove(core: Core, qube: Qube) -> None:
+    async with core.power.lives.holding(qube):
+        await remove(core, core.storage, qube)
+        await core.power.lives.forget(qube)
 
 
 def _refill(core: Core, template: Qube) -> Reply:

@@ -12,6 +12,7 @@ from qubesd.core.keeper import Keeper
 from qubesd.core.picture import Picture
 from qubesd.core.power import Power
 from qubesd.core.statistics import Statistics
+from qubesd.core.storage import Storage
 from qubesd.model.state import Qube, System
 from qubesd.store.commit import GroupCommit
 from qubesd.virt.hypervisor import Hypervisor
@@ -24,19 +25,27 @@ class Core(Keeper):
 
     def __init__(self, config: Config, system: System, commit: GroupCommit, hypervisor: Hypervisor) -> None:
         super().__init__(config, system, commit, hypervisor)
-        self.power = Power(self)
+        self.storage = Storage(self)
+        self.power = Power(self, self.storage)
         self.statistics = Statistics(self)
         self.disposable_numbers = Numbers(time.monotonic)
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}
 
     async def open(self) -> None:
-        """Connect to the hypervisor and learn what runs; ``HypervisorLost`` where it does not answer."""
+        """Open the pools, connect to the hypervisor and learn what runs.
+
+        Raises:
+            HypervisorLost: it does not answer.
+        """
+        await self.storage.open()
         await self.power.lives.open()
+        await self.storage.settle(self.power.lives.active())
 
     async def close(self) -> None:
         """Let what is under way end, write what is not written yet, and let go of the hypervisor."""
         await self.statistics.close()
         await self.power.lives.close()
+        await self.storage.close()
         await super().close()
 
     def picture(self, draw: Callable[[Keeper, Qube], T]) -> Picture[T]:

@@ -46,13 +46,14 @@ def template_name(core: Core, wanted: Wanted) -> str | None:
     return None if value is None else str(value)
 
 
-def create(core: Core, creator: Qube, wanted: Wanted) -> Qube:
-    """Make the qube, halted, and everything that it has from its template and from its creator.
+async def create(core: Core, creator: Qube, wanted: Wanted) -> Qube:
+    """Make the qube, halted, and everything that it has from its template and from its creator; durable.
 
     Raises:
         NoSuchLabel, QubeExists, NoSuchQube (the template): in this order.
         BadValue, BadPropertyValue: the template cannot be one for this class, or there is none.
         QubesError: there is no such pool, or no room for another qube.
+        StorageError, StoreError: its files cannot be made, or it cannot be made durable; there is no qube.
     """
     system = core.system
     if wanted.label not in system.labels:
@@ -66,14 +67,16 @@ def create(core: Core, creator: Qube, wanted: Wanted) -> Qube:
     properties: dict[str, Value] = {"label": wanted.label}
     if template is not None:
         properties["template"] = template.name
-    return _add(core, creator, wanted, template, properties)
+    number = core.disposable_numbers.draw(system) if wanted.klass is Klass.DISPOSABLE else None
+    return await _add(core, creator, wanted, properties, number)
 
 
-def create_disposable(core: Core, creator: Qube, template: Qube) -> Qube:
-    """Make an unnamed disposable that is removed when it shuts down; it is not started.
+async def create_disposable(core: Core, creator: Qube, template: Qube) -> Qube:
+    """Make an unnamed disposable that is removed when it shuts down, durable; it is not started.
 
     Raises:
         QubesError: no disposables can be made from the template, or there is no number free.
+        StorageError, StoreError: as with ``create``.
     """
     if not makes_disposables(template):
         raise QubesError(f"no disposables can be made from qube {template.name!r}")
@@ -81,7 +84,7 @@ def create_disposable(core: Core, creator: Qube, template: Qube) -> Qube:
     label = str(template.properties["label"])
     wanted = Wanted(Klass.DISPOSABLE, f"disp{number}", label, template.name)
     properties: dict[str, Value] = {"label": label, "template": template.name, "auto_cleanup": True}
-    return _add(core, creator, wanted, template, properties, number)
+    return await _add(core, creator, wanted, properties, number)
 
 
 def _template(core: Core, wanted: Wanted) -> Qube | None:
@@ -90,39 +93,55 @@ def _template(core: Core, wanted: Wanted) -> Qube | None:
     name = template_name(core, wanted)
     if name is None:
         raise BadValue(f"no template given, and {_DEFAULT_TEMPLATE[wanted.klass]!r} is not set")
-    template = core.system.qubes.get(name)
+    return _checked_template(core.system, wanted.klass, name)
+
+
+def _checked_template(system: System, klass: Klass, name: str) -> Qube:
+    template = system.qubes.get(name)
     if template is None:
         raise NoSuchQube(f"no qube {name!r}")
-    if wanted.klass is Klass.APP and template.klass is not Klass.TEMPLATE:
+    if klass is Klass.APP and template.klass is not Klass.TEMPLATE:
         raise BadPropertyValue(f"qube {name!r} is no TemplateVM")
-    if wanted.klass is Klass.DISPOSABLE and not makes_disposables(template):
+    if klass is Klass.DISPOSABLE and not makes_disposables(template):
         raise BadValue(f"no disposables can be made from qube {name!r}: 'template_for_dispvms' is False")
     return template
 
 
-def _add(
-    core: Core,
-    creator: Qube,
-    wanted: Wanted,
-    template: Qube | None,
-    properties: Mapping[str, Value],
-    number: int | None = None,
+async def _add(
+    core: Core, creator: Qube, wanted: Wanted, properties: Mapping[str, Value], number: int | None
 ) -> Qube:
-    """Add the qube; ``properties`` are those that it is given, ``number`` is that of a disposable."""
-    draft = Draft(core)
-    if wanted.klass is Klass.DISPOSABLE and number is None:
-        number = core.disposable_numbers.draw(core.system)
-    qid = _free_qid(core.system, creator)
-    qube = Qube(wanted.name, qid, str(uuid4()), wanted.klass, properties, dispid=number)
+    """Make the qube's files, then the qube; ``number`` is that of a disposable.
+
+    What the qube has from others is settled when it is added: others may have changed while its files were
+    being made, and a name or a number that it was to have may not have been taken, being claimed.
+    """
+    qid = _free_qid(core, creator)
+    start = Qube(wanted.name, qid, str(uuid4()), wanted.klass, properties, dispid=number)
+    planned = _planned(Draft(core), wanted, start)
+    async with core.storage.making(planned):
+        draft = Draft(core)
+        if wanted.label not in draft.system.labels:
+            raise NoSuchLabel("no such label; list them with admin.label.List")
+        qube = _planned(draft, wanted, start)
+        if qube.volumes != planned.volumes:
+            raise QubesError(f"its template or pool changed while qube {wanted.name!r} was made; try again")
+        draft.put(_tracked(draft, qube))
+        _tell(draft, core.current(creator), qube)
+        draft.apply()
+        made = core.system.qubes[qube.name]
+        await core.durable()
+    return made
+
+
+def _planned(draft: Draft, wanted: Wanted, qube: Qube) -> Qube:
+    """The qube with what it has from its class, its template and the pools, as they are now."""
+    named = qube.properties.get("template")
+    template = None if named is None else _checked_template(draft.system, wanted.klass, str(named))
     if wanted.klass is Klass.DISPOSABLE and template is not None:
         qube = _copied(qube, template)
     if wanted.klass is not Klass.REMOTE and read(draft, None, "check_updates_vm").value is False:
         qube = qube.with_feature("check-updates", "")
-    qube = replace(qube, volumes=volumes.layout(draft, qube, wanted.pool, wanted.pools))
-    draft.put(_tracked(draft, qube))
-    _tell(draft, core.current(creator), qube)
-    draft.apply()
-    return core.system.qubes[qube.name]
+    return replace(qube, volumes=volumes.layout(draft, qube, wanted.pool, wanted.pools))
 
 
 def _tell(draft: Draft, creator: Qube, qube: Qube) -> None:
@@ -165,9 +184,9 @@ def _tracked(draft: Draft, qube: Qube) -> Qube:
     return replace(qube, tags=frozenset(kept))
 
 
-def _free_qid(system: System, creator: Qube) -> int:
+def _free_qid(core: Core, creator: Qube) -> int:
     """A number that no qube has: the lowest for dom0, any for others, who could count hidden qubes by it."""
-    used = {qube.qid for qube in system.qubes.values()}
+    used = {qube.qid for qube in core.system.qubes.values()} | core.storage.claimed()
     free = (qid for qid in range(1, MAX_QID + 1) if qid not in used)
     qid = next(free, None) if creator.klass is Klass.ADMIN else secrets.choice([*free] or [None])
     if qid is None:

@@ -26,6 +26,7 @@ from qubesd.core.power_events import (
 )
 from qubesd.core.removal import remove
 from qubesd.core.run import OFF, Run
+from qubesd.core.storage import Storage
 from qubesd.errors import NoSuchQube, QubeError, QubesError
 from qubesd.events import PropertyReset, SystemRestored
 from qubesd.model.properties import read
@@ -57,8 +58,9 @@ _CHANGES = {
 class Lives:
     """The runs of one keeper's qubes."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, storage: Storage) -> None:
         self._keeper = keeper
+        self._storage = storage
         self._marks = Marks(keeper.config.run_dir / "qubes/running")
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -170,6 +172,8 @@ class Lives:
             self._show(run)
             self.tell_new_run(run.name)
             await uplinks.cut(self._keeper, run.name, list(self.active()))
+            if run.name in self._keeper.system.qubes:
+                await self._storage.stop(self._keeper.system.qubes[run.name])
             self._keeper.bus.publish(DomainShutdown(run.name))
             await self.clean_up(run.name)
         finally:
@@ -190,8 +194,7 @@ class Lives:
         if not read(self._keeper, qube, "auto_cleanup").value:
             return
         try:
-            remove(self._keeper, qube)
-            await self._keeper.durable()
+            await remove(self._keeper, self._storage, qube)
         except QubesError as error:
             _log.error("disposable %r was to be removed after its run and stays: %s", name, error)
         else:

@@ -15,6 +15,7 @@ from qubesd.core.power_events import (
 )
 from qubesd.core.run import Run
 from qubesd.core.start import Starter
+from qubesd.core.storage import Storage
 from qubesd.errors import (
     NotSupported,
     QubeError,
@@ -34,10 +35,10 @@ from qubesd.virt.hypervisor import DomainState, Figures
 class Power:
     """The verbs on one keeper's qubes. What a verb began is finished, also when its caller has gone."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, storage: Storage) -> None:
         self._keeper = keeper
-        self.lives = Lives(keeper)
-        self._starter = Starter(keeper, self.lives)
+        self.lives = Lives(keeper, storage)
+        self._starter = Starter(keeper, self.lives, storage)
 
     async def open(self) -> None:
         """Connect to the hypervisor and learn which qubes run; ``HypervisorLost`` where it is not there."""

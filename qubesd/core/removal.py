@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
+from qubesd.core.storage import Storage
 from qubesd.errors import QubeInUse, QubeNotHalted
 from qubesd.events import QubePreDelete, QubeRemoved
 from qubesd.model.properties import GLOBALS, read, table
@@ -18,8 +19,8 @@ from qubesd.model.state import Klass, Qube
 _log = logging.getLogger(__name__)
 
 
-def remove(keeper: Keeper, qube: Qube) -> None:
-    """Remove a halted qube; durable after ``keeper.durable``. The caller holds the qube's lock.
+async def remove(keeper: Keeper, storage: Storage, qube: Qube) -> None:
+    """Remove a halted qube, durably, and then its files. The caller holds the qube's lock.
 
     The event ahead of it is published also where the removal is then refused as in use, as stock does.
 
@@ -27,23 +28,34 @@ def remove(keeper: Keeper, qube: Qube) -> None:
         QubeInUse: dom0, installed as a package, or something refers to it.
         QubeNotHalted: it runs.
         NoSuchQube: it has gone since it was looked up.
+        StoreError: it could not be made durable; the qube is there as before.
     """
     qube = keeper.current(qube)
+    _check_may_go(keeper, qube)
+    async with storage.removing(qube):
+        qube = keeper.current(qube)
+        _check_may_go(keeper, qube)
+        keeper.bus.publish(QubePreDelete(None, qube.name))
+        user = next(users(keeper, qube.name), None)
+        if user is not None:
+            _log.info("qube %r was not removed: in use by %s", qube.name, user)
+            raise QubeInUse(
+                f"qube {qube.name!r} is in use by another qube or as a default; see the daemon's log"
+            )
+        draft = Draft(keeper)
+        draft.drop(qube.name)
+        draft.tell(QubeRemoved(None, qube.name))
+        draft.apply()
+        await keeper.durable()
+
+
+def _check_may_go(keeper: Keeper, qube: Qube) -> None:
     if qube.klass is Klass.ADMIN:
         raise QubeInUse("dom0 cannot be removed")
     if "installed_by_rpm" in table(qube.klass) and read(keeper, qube, "installed_by_rpm").value:
         raise QubeInUse(f"qube {qube.name!r} is installed as a package; remove the package instead")
     if qube.klass is not Klass.REMOTE and keeper.running(qube.name).state != "Halted":
         raise QubeNotHalted(f"qube {qube.name!r} is not halted; shut it down first")
-    keeper.bus.publish(QubePreDelete(None, qube.name))
-    user = next(users(keeper, qube.name), None)
-    if user is not None:
-        _log.info("qube %r was not removed: in use by %s", qube.name, user)
-        raise QubeInUse(f"qube {qube.name!r} is in use by another qube or as a default; see the daemon's log")
-    draft = Draft(keeper)
-    draft.drop(qube.name)
-    draft.tell(QubeRemoved(None, qube.name))
-    draft.apply()
 
 
 def users(keeper: Keeper, name: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from qubesd.core import uplinks
 from qubesd.core.domain import describe, needed_memory, number
@@ -20,6 +21,7 @@ from qubesd.core.power_events import (
     DomainVerifyFiles,
 )
 from qubesd.core.run import Run
+from qubesd.core.storage import Storage
 from qubesd.errors import QubeError, QubesError
 from qubesd.model import features
 from qubesd.model.lineage import netvm_of, template_of
@@ -35,9 +37,10 @@ _RESTORING = "backup-restore-in-progress"
 class Starter:
     """Starts qubes, each after its netvm."""
 
-    def __init__(self, keeper: Keeper, lives: Lives) -> None:
+    def __init__(self, keeper: Keeper, lives: Lives, storage: Storage) -> None:
         self._keeper = keeper
         self._lives = lives
+        self._storage = storage
         self._waits_for: dict[str, str] = {}
         """Which qube's start waits for which netvm's."""
 
@@ -68,6 +71,7 @@ class Starter:
             raise QubesError(f"qube {qube.name!r} may not start: {why_not}")
         self._keeper.bus.publish(DomainPreStart(qube.name, needed_memory(self._keeper, qube)))
         self._check_may_start(qube)
+        await self._storage.verify(qube)
         self._keeper.bus.publish(DomainVerifyFiles(qube.name))
         await self._start_netvm(qube)
 
@@ -115,6 +119,7 @@ class Starter:
         keeper.bus.publish(DomainPreSpawn(qube.name))
         spec = describe(keeper, qube, keeper.config.kernels_dir)
         run.starting = True
+        spec = replace(spec, disks=await self._storage.start(qube))
         domain = await lives.bring(run, DomainState.PAUSED, keeper.hypervisor.create(spec))
         _check_is_there(run)
         lives.start_announces(run, domain)
@@ -150,6 +155,8 @@ class Starter:
             except QubesError as second:
                 _log.error("qube %r failed to start and was not taken down: %s", run.name, second)
             await self._lives.settle(run)
+            if run.domain.state is DomainState.OFF and run.name in self._keeper.system.qubes:
+                await self._storage.stop(self._keeper.system.qubes[run.name])
         if run.domain.state is DomainState.OFF:
             await self._lives.clean_up(run.name)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from string import ascii_lowercase
 
 from qubesd.errors import QubesError, StorageError
 from qubesd.model.boot import kernel
@@ -65,6 +67,28 @@ def follow_template(view: View, qube: Qube) -> dict[str, VolumeConfig]:
         name: _snapshot(view, qube, name) if name in snapshots else volume
         for name, volume in qube.volumes.items()
     }
+
+
+def current(view: View, qube: Qube, volume: VolumeConfig) -> VolumeConfig:
+    """The volume as it is now: that of the kernel is always the kernel that the qube would boot."""
+    if volume.name != "kernel" or view.system.pools[volume.pool].driver != "linux-kernel":
+        return volume
+    return replace(volume, vid=text(read(view, qube, "kernel").value))
+
+
+def is_ephemeral(view: View, volume: VolumeConfig) -> bool:
+    """Whether it is encrypted with a key that nobody keeps; unset follows the pool, for volatile volumes."""
+    if volume.ephemeral is not None:
+        return volume.ephemeral
+    if volume.snap_on_start or volume.save_on_stop or not volume.rw:
+        return False
+    return view.system.pools[volume.pool].options.get("ephemeral_volatile") == "True"
+
+
+def targets(names: Sequence[str]) -> list[str]:
+    """The block device of each volume: fixed for the standard ones, from ``xvde`` on for others."""
+    further = iter(ascii_lowercase[len(NAMES) :])
+    return [f"xvd{ascii_lowercase[NAMES.index(name)] if name in NAMES else next(further)}" for name in names]
 
 
 def _own(view: View, qube: Qube, name: str, pool_name: str | None, kept: bool) -> VolumeConfig:

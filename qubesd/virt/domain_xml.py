@@ -54,10 +54,13 @@ def _boot(spec: DomainSpec) -> etree._Element:
 
 def _disk(disk: Disk) -> etree._Element:
     element = etree.Element("disk", type="block", device="disk")
+    etree.SubElement(element, "driver", name="phy")
     etree.SubElement(element, "source", dev=disk.path)
     etree.SubElement(element, "target", dev=disk.target, bus="xen")
     if not disk.rw:
         etree.SubElement(element, "readonly")
+    if disk.script is not None:
+        etree.SubElement(element, "script", path=disk.script)
     return element
 
 

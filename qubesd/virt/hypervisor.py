@@ -23,11 +23,15 @@ class DomainState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A block device of a domain: ``path`` on the host, ``target`` such as ``xvda``."""
+    """A block device of a domain: ``path`` on the host, ``target`` such as ``xvda``.
+
+    ``script`` is the hotplug script that makes a device of the path; ``None`` for the usual one.
+    """
 
     path: str
     target: str
     rw: bool
+    script: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

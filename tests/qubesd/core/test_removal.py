@@ -124,6 +124,6 @@ def test_what_counts_is_the_qube_as_it_is_now(tmp_path: Path) -> None:
         judged = house.qube("work")
         await house.do(SET, "work", "installed_by_rpm", "True")
         with pytest.raises(QubeInUse, match="package"):
-            remove(house.core, judged)
+            await remove(house.core, house.core.storage, judged)
 
     visit(tmp_path, guest)
