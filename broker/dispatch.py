@@ -108,10 +108,11 @@ class Dispatcher:
             return encode_error(error)
         case = _Case(call, caller.name, self._count(caller), started, begun)
         ground = None
-        if door.judges(caller):
+        service = _judged_service(methods, call)
+        if door.judges(caller) or (service is not call.service and caller.klass is not Klass.ADMIN):
             ground = Ground(self._policies.now, self._facts.world(), caller.name)
             consented = self._trust_consent and door.vouches
-            case.verdict = ground.judge(call.service, call.argument, call.target, consented)
+            case.verdict = ground.judge(service, call.argument, call.target, consented)
             if not case.verdict.allowed or (self._strict and core.system.find(call.target) is None):
                 self._audit.write(case.record("denied"))
                 return encode_refusal(case.id)
@@ -205,6 +206,12 @@ def check_contract(methods: Methods, call: Call, target: Qube) -> Method:
                 "this call is made to dom0 only" if not is_dom0 else "this call is not made to dom0"
             )
     return method
+
+
+def _judged_service(methods: Methods, call: Call) -> str:
+    """The service that the policy is asked for."""
+    method = methods.get(call.service)
+    return call.service if method is None or method.judged_as is None else method.judged_as(call)
 
 
 def _check_need(what: str, need: Need, given: bool) -> None:

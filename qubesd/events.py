@@ -229,6 +229,80 @@ class QubeCreatedOnDisk(WireEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeEvent(WireEvent):
+    """About one volume of a qube."""
+
+    subject: str
+    volume: str
+
+    def keys(self) -> Keys:
+        return (("volume", self.volume),)
+
+    def reads(self) -> tuple[Read, ...]:
+        return (Read("admin.vm.volume.Info", self.volume, self.subject),)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeImportBegin(VolumeEvent):
+    """New content is on its way; ``size`` is in bytes."""
+
+    kind = "domain-volume-import-begin"
+    size: str
+
+    def keys(self) -> Keys:
+        return (("volume", self.volume), ("size", self.size))
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeImportEnd(VolumeEvent):
+    kind = "domain-volume-import-end"
+    success: bool
+
+    def keys(self) -> Keys:
+        return (("volume", self.volume), ("success", str(self.success)))
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeReplaced(VolumeEvent):
+    """The content is now that of the volume whose vid is ``source``."""
+
+    kind = "domain-import-volume"
+    source: str
+
+    def keys(self) -> Keys:
+        return (("name", self.volume), ("source", self.source))
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEvent(WireEvent):
+    """An event of the system (its subject is ``None``) that speaks of a pool."""
+
+    pool: str
+
+    def keys(self) -> Keys:
+        return (("pool", self.pool),)
+
+    def reads(self) -> tuple[Read, ...]:
+        return (Read("admin.pool.Info", self.pool, DOM0),)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAdded(PoolEvent):
+    kind = "pool-add"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPreDelete(PoolEvent):
+    kind = "pool-pre-delete"
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRemoved(PoolEvent):
+    kind = "pool-delete"
+
+
+@dataclass(frozen=True, slots=True)
 class QubeListEvent(WireEvent):
     """An event of the system (its subject is ``None``) that speaks of the qube ``qube``."""
 

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = frozenset({"qubesd.errors", "qubesd.config"})
+BASE = frozenset({"qubesd.errors", "qubesd.config", "qubesd.disk"})
 MODEL = BASE | {"qubesd.model", "qubesd.events"}
 PARTS = frozenset({"qubesd.store", "qubesd.virt", "qubesd.storage"})
 CORE = MODEL | PARTS | {"qubesd.core"}
@@ -23,6 +23,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "policy_engine": frozenset(),
     "qubesd": frozenset(),
     "qubesd.errors": frozenset(),
+    "qubesd.disk": frozenset(),
     "qubesd.config": frozenset({"qubesd.errors"}),
     "qubesd.model": BASE,
     "qubesd.events": BASE | {"qubesd.model"},

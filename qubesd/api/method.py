@@ -195,7 +195,9 @@ Touches = Callable[["Core", Command], tuple[str, ...]]
 class Method:
     """One line of the table.
 
-    ``touches`` names the qubes that a command affects or reads besides its destination. ``guard`` has no
+    ``touches`` names the qubes that a command affects or reads besides its destination. ``judged_as`` is for
+    what dom0 asks for another qube through a door that judges nobody: the service, in the place of its own,
+    that the policy must allow that qube. ``guard`` has no
     default on purpose: a method that declares neither a guard nor a reason for none cannot be written down.
     """
 
@@ -209,6 +211,7 @@ class Method:
     payload: Need = Need.FORBIDDEN
     parse: Parser | None = None
     touches: Touches | None = None
+    judged_as: Callable[[Call], str] | None = None
     waits: bool = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,13 +11,17 @@ from qubesd.api import (
     denied,
     events,
     features,
+    imports,
     internal,
     labels,
+    pool_volumes,
+    pools,
     power,
     properties,
     qubes,
     statistics,
     tags,
+    volumes,
 )
 from qubesd.api.method import Method
 
@@ -35,7 +39,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 features,
                 tags,
                 denied,
+                volumes,
                 labels,
+                pools,
+                pool_volumes,
                 events,
             )
         )
@@ -43,5 +50,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 """The Admin API by wire name: what the public socket and the sockets of qubes serve."""
 
-INTERNAL: Mapping[str, Method] = MappingProxyType({method.name: method for method in internal.METHODS})
+INTERNAL: Mapping[str, Method] = MappingProxyType(
+    {method.name: method for method in (*internal.METHODS, *imports.METHODS)}
+)
 """What only the internal socket serves."""

@@ -13,6 +13,7 @@ from qubesd.core.picture import Picture
 from qubesd.core.power import Power
 from qubesd.core.statistics import Statistics
 from qubesd.core.storage import Storage
+from qubesd.core.volumes import Volumes
 from qubesd.model.state import Qube, System
 from qubesd.store.commit import GroupCommit
 from qubesd.virt.hypervisor import Hypervisor
@@ -27,6 +28,7 @@ class Core(Keeper):
         super().__init__(config, system, commit, hypervisor)
         self.storage = Storage(self)
         self.power = Power(self, self.storage)
+        self.volumes = Volumes(self, self.storage, self.power.lives)
         self.statistics = Statistics(self)
         self.disposable_numbers = Numbers(time.monotonic)
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}

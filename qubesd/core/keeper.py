@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qubesd.config import Config
-from qubesd.core.referrers import Referrers
+from qubesd.core.index import Index, references, vids
 from qubesd.errors import NoSuchQube
 from qubesd.events import Bus, QubeChanged, SystemChanged, SystemRestored
 from qubesd.model.state import Klass, Qube, System
@@ -33,7 +33,8 @@ class Keeper:
         self.system = system
         self.hypervisor = hypervisor
         self.bus = Bus()
-        self.referrers = Referrers(self.bus, lambda: self.system)
+        self.referrers = Index(self.bus, lambda: self.system, references)
+        self.owners = Index(self.bus, lambda: self.system, vids)
         self._commit = commit
         self._running: dict[str, Running] = {}
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from qubesd.disk import sync, why
 from qubesd.errors import StoreError
 from qubesd.model.names import check_qube_name
-from qubesd.model.state import Klass, Qube, VolumeConfig
+from qubesd.model.state import VolumeConfig
 
 _log = logging.getLogger(__name__)
 
@@ -27,11 +28,10 @@ _UNFINISHED = "~"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What has files: the name, uuid and class of a qube, and its volumes."""
+    """What has files: the name and uuid of a qube, and its volumes."""
 
     name: str
     uuid: str
-    klass: Klass
     volumes: tuple[VolumeConfig, ...]
 
 
@@ -41,42 +41,43 @@ class Pending:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, qube: Qube) -> None:
+    def put(self, record: Record) -> None:
         """The qube's files are about to come or to go; durable.
 
         Raises:
             StoreError: the record cannot be written.
         """
         body = {
-            "name": qube.name,
-            "uuid": qube.uuid,
-            "class": str(qube.klass),
-            "volumes": [asdict(volume) for volume in qube.volumes.values()],
+            "name": record.name,
+            "uuid": record.uuid,
+            "volumes": [asdict(volume) for volume in record.volumes],
         }
-        place = self._place(qube.uuid)
+        place = self._place(record.uuid)
         unfinished = place.with_name(place.name + _UNFINISHED)
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if not self._folder.is_dir():
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                sync(self._folder.parent)
             with unfinished.open("w", encoding="ascii") as file:
                 json.dump(body, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, place)
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync(self._folder)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
-            raise StoreError(f"{place}: cannot be written, nothing was changed: {error.strerror}") from error
+            place.unlink(missing_ok=True)
+            raise StoreError(f"{place}: cannot be written, nothing was changed: {why(error)}") from error
 
-    def drop(self, uuid: str) -> None:
-        """Files and system agree. A record that stays after all is looked at again at the next start."""
+    def drop(self, uuid: str) -> bool:
+        """Files and system agree; whether the record is gone. It is not synced: one that comes back after a
+        loss of power is looked at again, and dropped, at the next start."""
         try:
             self._place(uuid).unlink(missing_ok=True)
         except OSError as error:
             _log.warning("%s: %s", self._folder, error)
+            return False
+        return True
 
     def load(self) -> Iterator[Record]:
         """The records that an earlier daemon left; one that cannot be read is named in the log and stays."""
@@ -96,7 +97,5 @@ class Pending:
 
 
 def _record(body: Any) -> Record:
-    name, klass = check_qube_name(body["name"]), Klass(body["class"])
-    return Record(
-        name, str(UUID(body["uuid"])), klass, tuple(VolumeConfig(**each) for each in body["volumes"])
-    )
+    volumes = tuple(VolumeConfig(**each) for each in body["volumes"])
+    return Record(check_qube_name(body["name"]), str(UUID(body["uuid"])), volumes)

@@ -16,7 +16,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from qubesd.core.keeper import Keeper
-from qubesd.core.pending import Pending
+from qubesd.core.pending import Pending, Record
 from qubesd.errors import NoSuchPool, QubeError, QubeExists, QubesError, StorageError
 from qubesd.model.lineage import template_of
 from qubesd.model.state import Qube, VolumeConfig
@@ -45,7 +45,9 @@ class Storage:
         self._pending = Pending(keeper.config.qubes_dir / ".pending")
         self._marks = keeper.config.run_dir / "qubes"
         self._in_use: set[Key] = set()
-        self._claimed: dict[str, int] = {}
+        self._claimed: dict[str, Qube] = {}
+        self._left: dict[str, Record] = {}
+        """Files of removed qubes that could not be removed, by the name of the qube."""
 
     async def open(self) -> None:
         """Open the pools and finish what an earlier daemon was doing when it ended.
@@ -62,7 +64,7 @@ class Storage:
         for record in await self.work(lambda: list(self._pending.load())):
             if record.uuid not in self._keeper.system.by_uuid:
                 _log.warning("qube %r was being made or removed; removing its files", record.name)
-            await self._agree(record.uuid, record.volumes)
+            await self._agree(record)
 
     async def settle(self, running: Iterable[Qube]) -> None:
         """Once, after ``open``: commit or drop what stopped qubes wrote, and know what running ones use."""
@@ -132,7 +134,12 @@ class Storage:
 
     def claimed(self) -> frozenset[int]:
         """The numbers of the qubes that are being made."""
-        return frozenset(self._claimed.values())
+        return frozenset(qube.qid for qube in self._claimed.values())
+
+    def is_filling(self, pool: str) -> bool:
+        """Whether files of a qube are being made or removed in the pool of that name."""
+        volumes = (volume for qube in self._claimed.values() for volume in qube.volumes.values())
+        return any(volume.pool == pool for volume in volumes)
 
     @asynccontextmanager
     async def making(self, qube: Qube) -> AsyncIterator[None]:
@@ -144,7 +151,7 @@ class Storage:
         """
         if qube.name in self._claimed:
             raise QubeExists(f"a qube {qube.name!r} is being made or removed; try again")
-        self._claimed[qube.name] = qube.qid
+        self._claimed[qube.name] = qube
         try:
             made = [volume for volume in self.volumes(qube) if kind(volume) is Kind.ORIGIN]
             for volume in self.volumes(qube):
@@ -152,12 +159,17 @@ class Storage:
             if not made:
                 yield
                 return
-            await self.work(self._pending.put, qube)
+            if qube.name in self._left and not await self._agree(self._left[qube.name]):
+                raise StorageError(
+                    f"files of an earlier qube {qube.name!r} cannot be removed; see the daemon's log"
+                )
+            record = Record(qube.name, qube.uuid, tuple(made))
+            await self.work(self._pending.put, record)
             try:
                 await asyncio.gather(*(self.do(_create, volume) for volume in made))
                 yield
             finally:
-                await self._agree(qube.uuid, made)
+                await self._agree(record)
         finally:
             del self._claimed[qube.name]
 
@@ -165,7 +177,8 @@ class Storage:
     async def removing(self, qube: Qube) -> AsyncIterator[None]:
         """Inside, the system forgets the qube, durably; then its files go. An error inside leaves them.
 
-        Files that cannot be removed are named in the log and tried again at the next start.
+        Files that cannot be removed are named in the log, and tried again when a qube of this name is made
+        or the daemon starts.
 
         Raises:
             QubeExists: it is being made.
@@ -173,10 +186,10 @@ class Storage:
         """
         if qube.name in self._claimed:
             raise QubeExists(f"qube {qube.name!r} is being made or removed; try again")
-        self._claimed[qube.name] = qube.qid
+        self._claimed[qube.name] = qube
         try:
-            volumes = self.volumes(qube)
-            await self.work(self._pending.put, qube)
+            record = Record(qube.name, qube.uuid, tuple(self.volumes(qube)))
+            await self.work(self._pending.put, record)
             durable = False
             try:
                 yield
@@ -184,7 +197,7 @@ class Storage:
             finally:
                 # Cut short between the change and its write, only the next start can know which it was.
                 if durable or qube.uuid in self._keeper.system.by_uuid:
-                    await self._agree(qube.uuid, volumes)
+                    await self._agree(record)
         finally:
             del self._claimed[qube.name]
 
@@ -241,20 +254,28 @@ class Storage:
                 )
             template = template_of(self._keeper.system, template)
 
-    async def _agree(self, uuid: str, volumes: Iterable[VolumeConfig]) -> None:
-        """Remove the files of a qube that is not there; then what was noted of it can go."""
-        if uuid in self._keeper.system.by_uuid or await self._remove(volumes):
-            await self.work(self._pending.drop, uuid)
+    async def _agree(self, record: Record) -> bool:
+        """Remove the files of a qube that is not there; then what was noted of it can go.
+
+        Returns whether no such files are left.
+        """
+        done = record.uuid in self._keeper.system.by_uuid or await self._remove(record.volumes)
+        if done and await self.work(self._pending.drop, record.uuid):
+            self._left.pop(record.name, None)
+        else:
+            self._left[record.name] = record
+        return done
 
     async def _remove(self, volumes: Iterable[VolumeConfig]) -> bool:
         """Whether all that belongs to these volumes is gone."""
-        outcomes = await asyncio.gather(
-            *(self.do(_remove, volume) for volume in volumes), return_exceptions=True
-        )
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for failure in failures:
-            _log.error("files of a removed qube stay until the next start: %s", failure)
-        return not failures
+        gone = True
+        for volume in volumes:
+            try:
+                await self.do(_remove, volume)
+            except QubesError as error:
+                _log.error("files of a removed qube stay for now: %s", error)
+                gone = False
+        return gone
 
     def _verify_all(self, volumes: Iterable[VolumeConfig]) -> None:
         for volume in volumes:

@@ -6,8 +6,9 @@ import os
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import ClassVar
 
-from qubesd.errors import NotSupported, StorageError
+from qubesd.errors import StorageError
 from qubesd.model.state import PoolConfig, VolumeConfig
 from qubesd.storage import images
 from qubesd.storage.images import beside, reporting
@@ -54,14 +55,16 @@ class DirectoryPool(ABC):
     def is_dirty(self, volume: VolumeConfig) -> bool: ...
 
     @abstractmethod
-    def size(self, volume: VolumeConfig) -> int: ...
-
-    @abstractmethod
     def end_import(self, volume: VolumeConfig, good: bool) -> None: ...
+
+    imports_beside_writes: ClassVar[bool] = False
+    """Whether new content can come while a guest writes to a copy. It is then the state before what the guest
+    wrote, so it is refused where no such state is kept (decision 0015)."""
 
     def begin_import(self, volume: VolumeConfig, size: int) -> Path:
         self._refuse_other_kinds(volume, "replaced")
-        self._refuse_dirty(volume)
+        if not (self.imports_beside_writes and volume.revisions_to_keep > 0):
+            self._refuse_dirty(volume)
         with self._doing(volume, "cannot be replaced"):
             place = self._file(volume.vid, IMPORT)
             if place.exists():
@@ -73,9 +76,12 @@ class DirectoryPool(ABC):
     def _file(self, vid: str, ending: str) -> Path:
         return beside(images.below(self.directory, vid), ending)
 
-    def _refuse_smaller(self, volume: VolumeConfig, size: int) -> None:
+    def _check_new_size(self, volume: VolumeConfig, image: Path | None, size: int) -> None:
+        """Refuse to shrink an image that is in use or holds data behind its new end (decision 0016)."""
         images.check_size(size)
-        if size < self.size(volume):
+        if image is None or size >= image.stat().st_size:
+            return
+        if self.is_dirty(volume) or images.holds_data(image, size):
             raise StorageError(
                 f"volume {volume.vid!r}: making a volume smaller destroys what is at its end; "
                 "make a new one of that size and copy the files"
@@ -90,7 +96,7 @@ class DirectoryPool(ABC):
 
     def _refuse_other_kinds(self, volume: VolumeConfig, what: str) -> None:
         if kind(volume) is not Kind.ORIGIN:
-            raise NotSupported(f"volume {volume.vid!r}: only a volume that keeps its content can be {what}")
+            raise StorageError(f"volume {volume.vid!r}: only a volume that keeps its content can be {what}")
 
     def _doing(self, volume: VolumeConfig, what: str) -> AbstractContextManager[None]:
-        return reporting(f"volume {volume.vid!r} of pool {self.config.name!r}: {what}")
+        return reporting(f"{self.directory / volume.vid}: the volume {what}")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from qubesd.disk import sync
 from qubesd.errors import BadValue, NotSupported, StorageError
 from qubesd.model.state import VolumeConfig
 from qubesd.storage import copying, images
@@ -49,8 +50,7 @@ class FilePool(DirectoryPool):
         with self._doing(volume, "cannot be removed"):
             names = [self._file(volume.vid, ending) for ending in (_IMAGE, _COW, _KEPT, IMPORT)]
             if names[0].parent.is_dir():
-                images.remove(*names, *(images.beside(name, images.UNFINISHED) for name in names))
-                images.remove_folder(names[0].parent)
+                images.remove_lastingly(*names, *(images.beside(name, images.UNFINISHED) for name in names))
 
     def start(self, volume: VolumeConfig) -> None:
         with self._doing(volume, "cannot be started"):
@@ -73,7 +73,7 @@ class FilePool(DirectoryPool):
             match kind(volume):
                 case Kind.ORIGIN:
                     if cow.exists():
-                        images.sync(self._file(volume.vid, _IMAGE))
+                        sync(self._file(volume.vid, _IMAGE))
                         images.rename(cow, self._file(volume.vid, _KEPT))
                     if volume.revisions_to_keep < 1:
                         images.remove(self._file(volume.vid, _KEPT))
@@ -129,12 +129,12 @@ class FilePool(DirectoryPool):
     def resize(self, volume: VolumeConfig, size: int) -> None:
         if kind(volume) is Kind.SNAPSHOT:
             raise StorageError(f"volume {volume.vid!r}: driver 'file' cannot resize a snapshot")
-        self._refuse_smaller(volume, size)
         with self._doing(volume, "cannot be resized"):
             image = self._file(volume.vid, _IMAGE)
+            self._check_new_size(volume, image if image.exists() else None, size)
             if image.exists():
                 os.truncate(image, size)
-                images.sync(image)
+                sync(image)
 
     @contextmanager
     def export(self, volume: VolumeConfig) -> Iterator[Path]:
@@ -148,7 +148,7 @@ class FilePool(DirectoryPool):
             if not good:
                 images.remove(place)
                 return
-            images.sync(place)
+            sync(place)
             # What was kept is a difference to the image that goes now.
             images.remove(self._file(volume.vid, _KEPT))
             images.rename(place, self._file(volume.vid, _IMAGE))

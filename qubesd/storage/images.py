@@ -6,12 +6,14 @@ so a name never stands for half an image. What a daemon that was killed left is 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from qubesd.disk import sync, why
 from qubesd.errors import StorageError
 
 UNFINISHED = "~"
@@ -24,11 +26,14 @@ _VID = re.compile(r"[A-Za-z0-9_.-]{1,128}(/[A-Za-z0-9_.-]{1,128}){0,7}", re.ASCI
 
 @contextmanager
 def reporting(what: str) -> Iterator[None]:
-    """Say of an error of the operating system what it kept us from doing, as a ``StorageError``."""
+    """Say of an error of the operating system what it kept us from doing, as a ``StorageError``.
+
+    What is done inside leaves things as they were where it fails.
+    """
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{what}: {error.strerror or 'failed'}") from error
+        raise StorageError(f"{what}, nothing was changed: {why(error)}") from error
 
 
 def below(directory: Path, vid: str) -> Path:
@@ -90,15 +95,6 @@ def remove(*files: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def sync(place: Path) -> None:
-    """Have a file's content, or a folder's names, survive a loss of power."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def make_folder(folder: Path) -> None:
     """The folder with those above it, each on the disk before something is in it."""
     missing = []
@@ -110,15 +106,21 @@ def make_folder(folder: Path) -> None:
         sync(new.parent)
 
 
-def remove_folder(folder: Path) -> None:
-    """The folder, if it is empty; others keep their things in it too."""
+def remove_lastingly(*files: Path) -> None:
+    """Remove these files of one folder, and the folder with the last of all that was in it."""
+    folder = files[0].parent
+    there = [file for file in files if file.exists()]
+    remove(*there)
     try:
         folder.rmdir()
+        sync(folder.parent)
     except FileNotFoundError:
         return
-    except OSError:
-        if not any(folder.iterdir()):
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+        if there:
+            sync(folder)
 
 
 def used(file: Path) -> int:
@@ -127,6 +129,20 @@ def used(file: Path) -> int:
         return file.stat().st_blocks * BLOCK
     except FileNotFoundError:
         return 0
+
+
+def holds_data(file: Path, place: int) -> bool:
+    """Whether there is anything but a hole from this byte on."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.lseek(descriptor, place, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def space(directory: Path) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class KernelPool:
             raise BadValue("a kernel cannot be written to")
         if volume.revisions_to_keep != 0:
             raise BadValue("no revisions of a kernel are kept")
-        if volume.ephemeral:
+        if volume.ephemeral is not None:
             raise BadValue("a kernel is not encrypted")
         if volume.vid:
             self._folder(volume)

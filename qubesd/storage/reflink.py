@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from qubesd.disk import sync
 from qubesd.errors import NoSuchRevision, StorageError
 from qubesd.model.state import PoolConfig, VolumeConfig
 from qubesd.storage import copying, images
@@ -33,6 +34,8 @@ class ReflinkPool(DirectoryPool):
     ``must_share`` refuses a file system on which each start of a qube would copy all its data; without it
     such a pool works, slowly.
     """
+
+    imports_beside_writes = True
 
     def __init__(
         self, config: PoolConfig, must_share: bool = False, clock: Callable[[], float] = time.time
@@ -75,11 +78,9 @@ class ReflinkPool(DirectoryPool):
             base = images.below(self.directory, volume.vid)
             if not base.parent.is_dir():
                 return
-            for revision in self.revisions(volume):
-                images.remove(self._revision_file(volume, revision))
             names = [beside(base, ending) for ending in (_CLEAN, _DIRTY, _PRECACHE, IMPORT)]
-            images.remove(*names, *(beside(name, images.UNFINISHED) for name in names))
-            images.remove_folder(base.parent)
+            names += [self._revision_file(volume, revision) for revision in self.revisions(volume)]
+            images.remove_lastingly(*names, *(beside(name, images.UNFINISHED) for name in names))
 
     def start(self, volume: VolumeConfig) -> None:
         with self._doing(volume, "cannot be started"):
@@ -142,7 +143,7 @@ class ReflinkPool(DirectoryPool):
         base = images.below(self.directory, volume.vid)
         pattern = re.compile(re.escape(base.name + _CLEAN) + r"\.([1-9]\d{0,17})@([-\d]{10}T[:\d]{8}Z)")
         with self._doing(volume, "has a folder that cannot be read"):
-            names = os.listdir(base.parent) if base.parent.is_dir() else []
+            names = _names(base.parent)
         found = [match.groups() for match in map(pattern.fullmatch, names) if match]
         revisions = [Revision(number, timegm(time.strptime(when, _TIME))) for number, when in found]
         return sorted(revisions, key=lambda revision: (revision.time, int(revision.id)))
@@ -166,12 +167,12 @@ class ReflinkPool(DirectoryPool):
             self._commit(volume, self._revision_file(volume, chosen))
 
     def resize(self, volume: VolumeConfig, size: int) -> None:
-        self._refuse_smaller(volume, size)
         with self._doing(volume, "cannot be resized"):
             file = self._present(volume)
+            self._check_new_size(volume, file, size)
             if file is not None and file.stat().st_size != size:
                 os.truncate(file, size)
-                images.sync(file)
+                sync(file)
 
     @contextmanager
     def export(self, volume: VolumeConfig) -> Iterator[Path]:
@@ -211,7 +212,7 @@ class ReflinkPool(DirectoryPool):
     def _commit(self, volume: VolumeConfig, image: Path) -> None:
         """Make the image the volume's state; the one before becomes a revision, if revisions are kept."""
         clean = self._file(volume.vid, _CLEAN)
-        images.sync(image)
+        sync(image)
         # Cut short after the link, this was done already.
         kept = any(self._revision_file(volume, old).samefile(clean) for old in self.revisions(volume))
         if volume.revisions_to_keep > 0 and clean.exists() and not kept:
@@ -229,6 +230,13 @@ class ReflinkPool(DirectoryPool):
         self._refuse_other_kinds(volume, "snapshot")
         if volume.revisions_to_keep < 1:
             raise StorageError(f"volume {volume.vid!r}: keeps no revisions; set revisions_to_keep first")
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def _copy_at_least(source: Path, target: Path, size: int) -> None:

@@ -7,13 +7,13 @@ beside it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from qubesd.disk import reason, sync, why
 from qubesd.errors import StoreError
 from qubesd.model.state import System
 from qubesd.store.writing import Writer
@@ -22,15 +22,6 @@ from qubesd.store.xml import load
 _MODE = 0o660
 _TRIES = 10
 """How often the file may be replaced by another process between opening and locking it."""
-
-_ADVICE = {
-    errno.ENOSPC: "free some space there and try again",
-    errno.EDQUOT: "free some space there and try again",
-    errno.EROFS: "mount its file system writable and try again",
-    errno.EACCES: "let the daemon's user write there and try again",
-    errno.ENOENT: "put its folder back and try again",
-    errno.EFBIG: "raise the daemon's limit on the size of files and try again",
-}
 
 _Identity = tuple[int, int, int, int]
 
@@ -72,7 +63,7 @@ class FileStore:
                 left.unlink()
         except OSError as error:
             self.close()
-            raise StoreError(f"{self.path}: cannot be read: {_reason(error)}") from error
+            raise StoreError(f"{self.path}: cannot be read: {reason(error)}") from error
         except StoreError:
             self.close()
             raise
@@ -93,7 +84,7 @@ class FileStore:
                 )
             self._hold(self._replace(data))
         except (OSError, LookupError) as error:
-            what = f"{_reason(error)}: {_advice(error)}"
+            what = f"{why(error)}"
             raise StoreError(f"{self.path}: cannot be written, nothing was changed: {what}") from error
 
     def close(self) -> None:
@@ -147,7 +138,7 @@ class FileStore:
             self._keep_previous()
             os.replace(name, self.path)
             try:
-                self._sync_directory()
+                sync(self.path.parent)
             except OSError:
                 self._put_back()
                 raise
@@ -176,23 +167,7 @@ class FileStore:
         # Where both names stood for one file already, the kernel replaces nothing and leaves the link.
         self._link.unlink(missing_ok=True)
 
-    def _sync_directory(self) -> None:
-        fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
 
 def _identity(stat: os.stat_result) -> _Identity:
     """What tells one version of a file from another."""
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-def _advice(error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    return _ADVICE.get(number or 0, "see the log of the kernel and of the daemon")

@@ -196,6 +196,8 @@ def test_what_is_answered_is_on_the_disk(house: Held, change: Change) -> None:
             assert not isinstance(step.take(house.daemon), Failure)
         unsynced: set[Path] = set()
         for touch in touches:
+            if touch.call == "unlink" and touch.paths[0].parent.name == ".pending":
+                continue  # one that comes back after a loss of power does no harm
             if touch.call in ("fsync", "fdatasync"):
                 unsynced.discard(touch.paths[0])
             elif touch.call in ("write", "pwrite64", "writev", "sendfile", "ftruncate", "copy_file_range"):

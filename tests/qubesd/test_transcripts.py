@@ -67,6 +67,16 @@ CHUNKS: Mapping[str, Sequence[str]] = {
         "p-addresses",
         "p-events-globals",
     ),
+    "volumes and pools": (
+        "p-volumes",
+        "p-volume-clone",
+        "p-volume-revisions",
+        "p-volume-",
+        "p-revert",
+        "p-outdated",
+        "p-pools",
+        "p-create-in-pool",
+    ),
     "life": (
         "p-lifecycle",
         "p-running-constraints",
@@ -79,10 +89,10 @@ CHUNKS: Mapping[str, Sequence[str]] = {
 
 LEFT_OUT: Mapping[str, Sequence[int]] = {
     # The specification is right: removing a feature that is not there tells nobody.
-    # Then events of the firewall and of volumes, which come with their calls.
-    "p-events-settings": (64, 65, 67, 68, 70, 71, 82, 83),
-    # Events of pools, which come with their calls.
-    "p-events-globals": (49, 51),
+    # Then events of the firewall, which come with their calls.
+    "p-events-settings": (64, 65, 67, 68, 70, 71),
+    # It expects that there is no admin.pool.volume.Info, which the published page promises and we have.
+    "p-unknown-calls": (16,),
     # The largest request is one of admin.vm.notes.Set, which comes later.
     "p-framing": (15,),
 }

@@ -52,7 +52,7 @@ OF_QUBES = [
     Row(
         f"admin.vm.volume.Resize+private {{q}} {3072 * MIB}",
         "",
-        f"admin.vm.volume.Resize+private {{q}} {MIB}",
+        f"admin.vm.volume.Resize+private {{q}} {1 << 60}",
         STORAGE,
     ),
     Row("admin.vm.volume.Clear+private {q}", "", "admin.vm.volume.Clear+volatile {q}", STORAGE),
@@ -118,7 +118,7 @@ POOLS = [
 OF_POOLS = [
     Row(
         f"admin.pool.volume.List+{POOL} dom0",
-        f"(?s).*{PRIVATE}\n.*",
+        "(?s).*appvms/caller/private\n.*",
         "admin.pool.volume.List+none dom0",
         DENIED,
     ),
@@ -151,8 +151,14 @@ OF_POOLS = [
     Row(
         f"admin.pool.volume.Resize+{POOL} dom0 {PRIVATE} {3072 * MIB}",
         "",
-        f"admin.pool.volume.Resize+{POOL} dom0 {PRIVATE} {MIB}",
+        f"admin.pool.volume.Resize+{POOL} dom0 {PRIVATE} {1 << 60}",
         STORAGE,
+    ),
+    Row(
+        f"admin.pool.volume.Import+{POOL} dom0 {PRIVATE}\nall of it",
+        "",
+        f"admin.pool.volume.Import+{POOL} dom0 none\nall of it",
+        DENIED,
     ),
     Row(
         f"admin.pool.volume.CloneFrom+{POOL} dom0 {PRIVATE}",
@@ -175,4 +181,20 @@ OF_POOLS = [
     ),
 ]
 
-ROWS = [*OF_QUBES, *POOLS, *OF_POOLS]
+IMPORTS = [
+    Row(
+        f"internal.vm.volume.ImportBegin+private {{q}} {MIB}",
+        f"{MIB} /.*-import.img",
+        "internal.vm.volume.ImportBegin+none {q}",
+        "ProtocolError",
+    ),
+    Row(
+        "internal.vm.volume.ImportEnd+private {q} ok",
+        "",
+        "internal.vm.volume.ImportEnd+private {q} maybe",
+        "ProtocolError",
+        before=("internal.vm.volume.ImportBegin+private {q}",),
+    ),
+]
+
+ROWS = [*IMPORTS, *OF_QUBES, *POOLS, *OF_POOLS]

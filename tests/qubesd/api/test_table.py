@@ -80,7 +80,8 @@ EXPECTED = {
                 "Resize",
                 "Clear",
             ),
-            *("Set.revisions_to_keep", "Set.rw", "Set.ephemeral", "Import", "ImportWithSize"),
+            # Import and ImportWithSize are programs, for their data is a stream.
+            *("Set.revisions_to_keep", "Set.rw", "Set.ephemeral"),
         )
     ),
     *(
@@ -113,7 +114,7 @@ CHANGES_NOTHING = {
     *("admin.vm.volume.CloneFrom", "admin.pool.volume.CloneFrom"),
 }
 TO_COME = (
-    *("admin.vm.volume.", "admin.pool.", "admin.vm.firewall.", "admin.vm.notes.", "admin.vm.Console"),
+    *("admin.vm.firewall.", "admin.vm.notes.", "admin.vm.Console"),
     *(f"admin.vm.device.{klass}." for klass in ("block", "mic", "pci", "usb")),
 )
 """Of these families not every call is there yet; a line goes when the last one of its family is."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from qubesd.errors import NoSuchRevision, NotSupported, StorageError
+from qubesd.errors import NoSuchRevision, StorageError
 from qubesd.model.state import PoolConfig, VolumeConfig
 from qubesd.storage.reflink import ReflinkPool
 
@@ -66,7 +67,7 @@ def test_uncommitted_writes_are_kept_over_an_unclean_end_and_refuse_everything_e
     assert pool.is_dirty(PRIVATE)
     assert content(pool, PRIVATE) == b"one"
     with pytest.raises(StorageError, match="not committed"):
-        pool.begin_import(PRIVATE, SIZE)
+        pool.begin_import(replace(PRIVATE, revisions_to_keep=0), SIZE)
     with pytest.raises(StorageError, match="not committed"):
         pool.revert(PRIVATE, "1")
     pool.tidy()
@@ -120,15 +121,30 @@ def test_a_snapshot_by_hand_is_a_revision_that_later_writes_do_not_reach(pool: R
     assert pool.size(PRIVATE) == SIZE
 
 
-def test_size_grows_in_use_and_at_rest_and_never_shrinks(pool: ReflinkPool) -> None:
+def test_a_volume_shrinks_only_by_what_holds_nothing(pool: ReflinkPool) -> None:
+    pool.create(PRIVATE)
+    pool.resize(PRIVATE, SIZE // 2)
+    assert pool.size(PRIVATE) == SIZE // 2
+    pool.start(PRIVATE)
+    with pytest.raises(StorageError, match="smaller"):
+        pool.resize(PRIVATE, 0)
+
+
+def test_size_grows_in_use_and_at_rest_and_data_stays(pool: ReflinkPool) -> None:
     pool.create(PRIVATE)
     pool.resize(PRIVATE, 2 * SIZE)
     pool.start(PRIVATE)
     pool.resize(PRIVATE, 3 * SIZE)
     pool.stop(PRIVATE)
     assert pool.size(PRIVATE) == 3 * SIZE
+    with open(pool.begin_import(PRIVATE, 3 * SIZE), "r+b") as file:
+        file.seek(2 * SIZE)
+        file.write(b"x")
+    pool.end_import(PRIVATE, True)
     with pytest.raises(StorageError, match="smaller"):
-        pool.resize(PRIVATE, SIZE)
+        pool.resize(PRIVATE, 2 * SIZE)
+    with pytest.raises(StorageError, match="smaller"):
+        pool.resize(PRIVATE, 0)
     with pytest.raises(StorageError, match="no image"):
         pool.resize(PRIVATE, 1 << 60)
 
@@ -193,7 +209,7 @@ def test_refusals(pool: ReflinkPool) -> None:
     pool.create(PRIVATE)
     with pytest.raises(NoSuchRevision):
         pool.revert(PRIVATE, "7")
-    with pytest.raises(NotSupported):
+    with pytest.raises(StorageError, match="keeps its content"):
         pool.begin_import(VOLATILE, SIZE)
     with pytest.raises(StorageError, match="missing"):
         pool.verify(ROOT)

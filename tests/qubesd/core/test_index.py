@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qubesd.core.referrers import Referrers, references
+from qubesd.core.index import Index, references
 from qubesd.events import Bus, QubeChanged, SystemRestored
 from qubesd.model.state import DOM0, System
 from tests.qubesd.store.systems import systems
@@ -24,7 +24,7 @@ def looked_up(system: System) -> dict[str, list[str]]:
 def test_it_follows_every_change(steps: list[tuple[System, bool, bool]]) -> None:
     """One system after another takes the place of the one before, with or without a question in between."""
     bus, now = Bus(), System()
-    referrers = Referrers(bus, lambda: now)
+    referrers = Index(bus, lambda: now, references)
     named = {DOM0}
     for system, restored, asked in steps:
         before, now = now, system
@@ -43,4 +43,4 @@ def test_it_follows_every_change(steps: list[tuple[System, bool, bool]]) -> None
 
 
 def test_an_unknown_name_has_none() -> None:
-    assert Referrers(Bus(), System).of("nobody") == []
+    assert Index(Bus(), System, references).of("nobody") == []

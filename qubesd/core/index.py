@@ -1,15 +1,19 @@
-"""Which qubes name which others, kept the other way round.
+"""What many qubes hold, kept the other way round: which qubes hold a given thing.
 
-A removal asks who refers to one qube among a thousand that do not.
+A removal asks who refers to one qube among a thousand that do not, and a volume's owner is asked for by the
+volume.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 from qubesd.events import Bus, QubeChanged, SystemChanged
 from qubesd.model.properties import table
 from qubesd.model.state import Qube, System
+
+K = TypeVar("K", bound=Hashable)
 
 
 def references(qube: Qube) -> frozenset[str]:
@@ -23,35 +27,44 @@ def references(qube: Qube) -> frozenset[str]:
     ).union(assignment.backend for assignment in qube.assignments)
 
 
-class Referrers:
-    """Made anew for the qubes that changed since it was last asked."""
+def vids(qube: Qube) -> frozenset[tuple[str, str]]:
+    """The pool and vid of each of its volumes, and each pool with an empty vid."""
+    own = {(volume.pool, volume.vid) for volume in qube.volumes.values()}
+    return frozenset(own | {(pool, "") for pool, _ in own})
 
-    def __init__(self, bus: Bus, system: Callable[[], System]) -> None:
+
+class Index(Generic[K]):
+    """Made anew for the qubes that changed since it was last asked; ``things`` are those that one holds."""
+
+    def __init__(
+        self, bus: Bus, system: Callable[[], System], things: Callable[[Qube], frozenset[K]]
+    ) -> None:
         self._system = system
-        self._named: dict[str, frozenset[str]] = {}
-        self._by: dict[str, set[str]] = {}
+        self._things = things
+        self._held: dict[str, frozenset[K]] = {}
+        self._by: dict[K, set[str]] = {}
         self._stale: set[str] = set()
         self._all_stale = True
         bus.subscribe(QubeChanged, lambda event: self._stale.add(event.subject))
         bus.subscribe(SystemChanged, lambda event: self._spoil())
 
-    def of(self, name: str) -> list[str]:
-        """The qubes that name this one, which need not be there; it may be among them itself."""
+    def of(self, thing: K) -> list[str]:
+        """The names of the qubes that hold it, in order."""
         qubes = self._system().qubes
         if self._all_stale:
-            self._stale = {*self._named, *qubes}
+            self._stale = {*self._held, *qubes}
             self._all_stale = False
         for changed in self._stale:
             self._follow(changed, qubes.get(changed))
         self._stale.clear()
-        return sorted(self._by.get(name, ()))
+        return sorted(self._by.get(thing, ()))
 
     def _spoil(self) -> None:
         self._all_stale = True
 
     def _follow(self, name: str, qube: Qube | None) -> None:
-        before = self._named.pop(name, frozenset())
-        now = frozenset[str]() if qube is None else references(qube)
+        before = self._held.pop(name, frozenset[K]())
+        now = frozenset[K]() if qube is None else self._things(qube)
         for gone in before - now:
             self._by[gone].discard(name)
             if not self._by[gone]:
@@ -59,4 +72,4 @@ class Referrers:
         for new in now - before:
             self._by.setdefault(new, set()).add(name)
         if now:
-            self._named[name] = now
+            self._held[name] = now

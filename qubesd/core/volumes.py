@@ -1,0 +1,340 @@
+"""What is done with the volumes of qubes (``spec/admin-calls.md`` 6, ``spec/storage.md`` 3).
+
+Whatever changes a volume holds the lock of its qube's life, so that no start, stop or removal comes between;
+what was changed is then part of the system, and durable, before anyone is told.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qubesd.core.draft import Draft
+from qubesd.core.keeper import Keeper
+from qubesd.core.lives import Lives
+from qubesd.core.storage import Key, Storage, key
+from qubesd.core.tokens import Copied, Tokens
+from qubesd.errors import (
+    BadValue,
+    NoSuchPool,
+    NoSuchVolume,
+    PermissionDenied,
+    QubeNotHalted,
+    QubesError,
+    StorageError,
+)
+from qubesd.events import VolumeImportBegin, VolumeImportEnd, VolumeReplaced
+from qubesd.model.properties import read
+from qubesd.model.state import Klass, Qube, VolumeConfig
+from qubesd.model.volumes import current
+from qubesd.storage.images import reporting
+from qubesd.storage.pool import Pool, Revision, is_direct
+
+_IDLE = 600.0
+"""Seconds without a byte after which an import may be taken for abandoned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A volume as it is now; ``outdated`` is ``None`` where its driver cannot tell, ``path`` where it has
+    none."""
+
+    size: int
+    usage: int
+    path: str | None
+    outdated: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Import:
+    """An import under way: the uuids of its caller and of the qube, and where it is written to."""
+
+    caller: str
+    uuid: str
+    path: Path
+
+
+def volume_of(keeper: Keeper, qube: Qube, name: str) -> VolumeConfig:
+    """The volume of that name as it is now; ``PermissionDenied`` where there is none (spec 0)."""
+    volume = qube.volumes.get(name)
+    if volume is None:
+        raise PermissionDenied(f"qube {qube.name!r} has no such volume; list them with admin.vm.volume.List")
+    return current(keeper, qube, volume)
+
+
+class Volumes:
+    """The verbs on the volumes of one keeper's qubes. What a verb began is finished, also when its caller has
+    gone."""
+
+    def __init__(self, keeper: Keeper, storage: Storage, lives: Lives) -> None:
+        self._keeper = keeper
+        self._storage = storage
+        self._lives = lives
+        self._imports: dict[Key, _Import] = {}
+        self.tokens = Tokens(time.monotonic)
+
+    async def facts(self, volume: VolumeConfig) -> Facts:
+        return await self._storage.read(_facts, volume)
+
+    async def revisions(self, volume: VolumeConfig) -> list[Revision]:
+        """The oldest first."""
+        return await self._storage.read(_revisions, volume)
+
+    async def snapshot(self, qube: Qube, name: str) -> str:
+        """Keep the last committed state as a revision; its id."""
+        return await self._lives.finish(self._snapshot(qube, name))
+
+    async def revert(self, qube: Qube, name: str, revision: str) -> None:
+        """Go back to a revision.
+
+        Raises:
+            NoSuchRevision: there is none of this id.
+            StorageError: the volume is in use.
+        """
+        await self._lives.finish(self._revert(qube, name, revision))
+
+    async def resize(self, qube: Qube, name: str, size: int) -> None:
+        """Make the volume larger, ``size`` in bytes.
+
+        Raises:
+            StorageError: it cannot be, or it was and the running qube does not know.
+        """
+        await self._lives.finish(self._resize(qube, name, size))
+
+    async def clear(self, qube: Qube, name: str) -> None:
+        """Replace the content by nothing, of the same size."""
+        await self._lives.finish(self._clear(qube, name))
+
+    async def clone(self, qube: Qube, name: str, copied: Copied) -> None:
+        """Replace the content, and the size, by the last committed state of another volume.
+
+        Raises:
+            NoSuchPool, NoSuchVolume: the other one is gone.
+        """
+        await self._lives.finish(self._clone(qube, name, copied))
+
+    async def keep_revisions(self, qube: Qube, name: str, number: int) -> None:
+        """Keep so many revisions from the next commit on; -1 for none, and no state apart while it runs.
+
+        Raises:
+            BadValue: the driver does not keep so many.
+            QubeNotHalted: the qube runs, or a disposable made of it, and it is about -1.
+        """
+        if number < -1:
+            raise BadValue("revisions_to_keep is at least -1")
+        async with self._lives.holding(qube):
+            volume = volume_of(self._keeper, self._keeper.current(qube), name)
+            if -1 in (number, volume.revisions_to_keep) and number != volume.revisions_to_keep:
+                self._refuse_running(qube)
+            await self._put(qube, replace(volume, revisions_to_keep=number))
+
+    async def set_rw(self, qube: Qube, name: str, rw: bool) -> None:
+        """Let the guest write to it or not; ``QubeNotHalted`` where the qube runs."""
+        async with self._lives.holding(qube):
+            _refuse_not_halted(self._keeper, qube)
+            await self._put(qube, replace(volume_of(self._keeper, self._keeper.current(qube), name), rw=rw))
+
+    async def set_ephemeral(self, qube: Qube, name: str, ephemeral: bool) -> None:
+        """Encrypt what is written with a key that nobody keeps; ``BadValue`` for a volume that is kept."""
+        async with self._lives.holding(qube):
+            volume = volume_of(self._keeper, self._keeper.current(qube), name)
+            if ephemeral and (not volume.rw or volume.snap_on_start or volume.save_on_stop):
+                raise BadValue(f"volume {name!r} cannot be ephemeral: only one that starts empty can")
+            await self._put(qube, replace(volume, ephemeral=ephemeral))
+
+    async def begin_import(self, caller: Qube, qube: Qube, name: str, size: int | None) -> tuple[int, Path]:
+        """A path for new content, and how many bytes are to be written there.
+
+        Args:
+            size: the new size in bytes; ``None`` for that of the volume.
+
+        Raises:
+            QubeNotHalted: the qube runs.
+            StorageError: another import is under way.
+        """
+        async with self._lives.holding(qube):
+            _refuse_not_halted(self._keeper, qube)
+            volume = volume_of(self._keeper, self._keeper.current(qube), name)
+            await self._drop_abandoned(volume)
+            wanted = await self._storage.read(_size, volume) if size is None else size
+            path = await self._storage.do(lambda pool, known: pool.begin_import(known, wanted), volume)
+            self._imports[key(volume)] = _Import(caller.uuid, qube.uuid, path)
+        self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(wanted)))
+        return wanted, path
+
+    async def end_import(self, caller: Qube, qube: Qube, name: str, failure: str | None) -> None:
+        """Take over what was written, or drop it because of a failure, given in checked words.
+
+        Raises:
+            QubesError: that failure, or that no import by this caller is under way.
+            QubeNotHalted: the qube was started meanwhile; what was written is dropped.
+        """
+        await self._lives.finish(self._end_import(caller, qube, name, failure))
+
+    async def replace(self, caller: Qube, qube: Qube, name: str, data: bytes) -> None:
+        """Replace the content by these bytes, and nothing behind them up to the volume's size.
+
+        Raises:
+            BadValue: they are more than that.
+            QubeNotHalted, StorageError: as ``begin_import``.
+        """
+        await self._lives.finish(self._replace(caller, qube, name, data))
+
+    async def _replace(self, caller: Qube, qube: Qube, name: str, data: bytes) -> None:
+        size, path = await self.begin_import(caller, qube, name, None)
+        failure = None if len(data) <= size else f"volume {name!r} has {size} bytes, not {len(data)}"
+        try:
+            if failure is None:
+                await self._storage.work(_write, path, data)
+        except StorageError as error:
+            failure = str(error)
+        await self._end_import(caller, qube, name, failure)
+
+    async def _snapshot(self, qube: Qube, name: str) -> str:
+        async with self._changing(qube, name) as volume:
+            return await self._storage.do(lambda pool, known: pool.snapshot(known), volume)
+
+    async def _revert(self, qube: Qube, name: str, revision: str) -> None:
+        async with self._changing(qube, name) as volume:
+            await self._storage.do(lambda pool, known: pool.revert(known, revision), volume)
+            await self._remember_size(qube, volume)
+
+    async def _resize(self, qube: Qube, name: str, size: int) -> None:
+        async with self._lives.holding(qube):
+            volume = volume_of(self._keeper, self._keeper.current(qube), name)
+            if not volume.rw:
+                raise StorageError(f"volume {name!r} is read-only and cannot be resized")
+            await self._storage.do(lambda pool, known: pool.resize(known, size), volume)
+            await self._put(qube, replace(volume, size=size))
+            if self._keeper.running(qube.name).state != "Halted":
+                raise StorageError(
+                    f"volume {name!r} has {size} bytes now, but the running qube was not told: "
+                    "shut it down and start it again"
+                )
+
+    async def _clear(self, qube: Qube, name: str) -> None:
+        async with self._changing(qube, name) as volume:
+            size = await self._storage.read(_size, volume)
+            async with self._storage.holding(volume):
+                pool = self._storage.pool(volume.pool)
+                await self._storage.work(pool.begin_import, volume, size)
+                self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(size)))
+                try:
+                    await self._storage.work(pool.end_import, volume, True)
+                except BaseException:
+                    self._keeper.bus.publish(VolumeImportEnd(qube.name, name, False))
+                    raise
+                self._keeper.bus.publish(VolumeImportEnd(qube.name, name, True))
+
+    async def _clone(self, qube: Qube, name: str, copied: Copied) -> None:
+        async with self._changing(qube, name) as volume:
+            source = self._source(copied)
+            self._storage.refuse_direct(source)
+            source_pool = self._storage.pool(source.pool)
+            # A source that keeps no state apart must not be started before it was read.
+            async with self._storage.holding(volume, *([source] if is_direct(source) else [])):
+                pool = self._storage.pool(volume.pool)
+                await self._storage.work(pool.clone, volume, source_pool, source)
+            await self._remember_size(qube, volume)
+            self._keeper.bus.publish(VolumeReplaced(qube.name, name, source.vid))
+
+    def _source(self, copied: Copied) -> VolumeConfig:
+        owner = self._keeper.system.qubes.get(copied.qube)
+        if owner is None or owner.uuid != copied.uuid or copied.volume not in owner.volumes:
+            raise NoSuchVolume("the volume that was to be copied is gone")
+        source = current(self._keeper, owner, owner.volumes[copied.volume])
+        if source.pool not in self._keeper.system.pools:
+            raise NoSuchPool("the pool of the volume that was to be copied is gone")
+        return source
+
+    async def _end_import(self, caller: Qube, qube: Qube, name: str, failure: str | None) -> None:
+        async with self._lives.holding(qube):
+            volume = volume_of(self._keeper, self._keeper.current(qube), name)
+            known = self._imports.get(key(volume))
+            if known is None or (known.caller, known.uuid) != (caller.uuid, qube.uuid):
+                raise QubesError(f"no import into volume {name!r} is under way")
+            del self._imports[key(volume)]
+            halted = self._keeper.running(qube.name).state == "Halted"
+            good = failure is None and halted
+            try:
+                await self._storage.do(lambda pool, known: pool.end_import(known, good), volume)
+            except BaseException:
+                self._keeper.bus.publish(VolumeImportEnd(qube.name, name, False))
+                raise
+            if good:
+                await self._remember_size(qube, volume)
+            self._keeper.bus.publish(VolumeImportEnd(qube.name, name, good))
+            if failure is not None:
+                raise QubesError(failure)
+            if not halted:
+                raise QubeNotHalted(f"qube {qube.name!r} was started during the import; nothing was imported")
+
+    async def _drop_abandoned(self, volume: VolumeConfig) -> None:
+        known = self._imports.get(key(volume))
+        if known is not None and await self._storage.work(_is_idle, known.path):
+            del self._imports[key(volume)]
+            await self._storage.do(lambda pool, config: pool.end_import(config, False), volume)
+
+    @asynccontextmanager
+    async def _changing(self, qube: Qube, name: str) -> AsyncIterator[VolumeConfig]:
+        """The volume, whose content is about to change; not the one that its running qube writes straight
+        into."""
+        async with self._lives.holding(qube):
+            volume = volume_of(self._keeper, self._keeper.current(qube), name)
+            self._storage.refuse_direct(volume)
+            yield volume
+
+    async def _remember_size(self, qube: Qube, volume: VolumeConfig) -> None:
+        size = await self._storage.read(_size, volume)
+        if size != volume.size:
+            await self._put(qube, replace(volume, size=size))
+
+    async def _put(self, qube: Qube, volume: VolumeConfig) -> None:
+        self._storage.pool(volume.pool).check(volume)
+        draft = Draft(self._keeper)
+        now = self._keeper.current(qube)
+        draft.put(replace(now, volumes={**now.volumes, volume.name: volume}))
+        draft.apply()
+        await self._keeper.durable()
+
+    def _refuse_running(self, qube: Qube) -> None:
+        """``QubeNotHalted`` where it runs, or a disposable made of it."""
+        _refuse_not_halted(self._keeper, qube)
+        for name in self._keeper.referrers.of(qube.name):
+            other = self._keeper.system.qubes[name]
+            if other.klass is Klass.DISPOSABLE and read(self._keeper, other, "template").value == qube.name:
+                _refuse_not_halted(self._keeper, other)
+
+
+def _refuse_not_halted(keeper: Keeper, qube: Qube) -> None:
+    if keeper.running(qube.name).state != "Halted":
+        raise QubeNotHalted(f"qube {qube.name!r} is not halted; shut it down first")
+
+
+def _facts(pool: Pool, volume: VolumeConfig) -> Facts:
+    return Facts(pool.size(volume), pool.usage(volume), pool.path(volume), pool.is_outdated(volume))
+
+
+def _revisions(pool: Pool, volume: VolumeConfig) -> list[Revision]:
+    return pool.revisions(volume)
+
+
+def _size(pool: Pool, volume: VolumeConfig) -> int:
+    return pool.size(volume)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with reporting(f"{path}: cannot be written"), path.open("r+b") as file:
+        file.write(data)
+
+
+def _is_idle(path: Path) -> bool:
+    """Whether nothing was written there for long; also where it has gone."""
+    try:
+        return time.time() - os.stat(path).st_mtime > _IDLE
+    except FileNotFoundError:
+        return True
