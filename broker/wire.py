@@ -15,6 +15,10 @@ from qubesd.api.method import Call
 from qubesd.errors import PermissionDenied, ProtocolError, QubesError
 
 MAX_REQUEST = 65_536
+MAX_NOTES_REQUEST = 256_000 + 1_024
+"""Bytes of a request of admin.vm.notes.Set, whose documented limit no other request could reach
+(``spec/wire-protocol.md`` 2)."""
+_NOTES = b"admin.vm.notes.Set+"
 """Bytes of a whole request: header, NUL and payload."""
 
 MAX_EVENT = 1_048_576
@@ -26,12 +30,18 @@ REFUSAL = "denied by policy, record"
 _NEVER_FORMATTED = frozenset({ProtocolError.wire_name, PermissionDenied.wire_name})
 
 
+def _limit(untrusted_head: bytes) -> int:
+    """How long a request may be that begins like this."""
+    return MAX_NOTES_REQUEST if untrusted_head.startswith(_NOTES) else MAX_REQUEST
+
+
 class FramingError(Exception):
     """The bytes are no message. A server closes the connection without a byte; the text is for its log."""
 
 
 class RequestReader:
-    """Collects the bytes of one request as they come, never more than ``MAX_REQUEST``."""
+    """Collects the bytes of one request as they come, never more than ``MAX_REQUEST``, or for notes
+    ``MAX_NOTES_REQUEST``."""
 
     __slots__ = ("_buffer",)
 
@@ -41,8 +51,10 @@ class RequestReader:
     def feed(self, untrusted_data: bytes | memoryview) -> None:
         """Take the next bytes; raises ``FramingError`` with the first one above the limit."""
         if len(self._buffer) + len(untrusted_data) > MAX_REQUEST:
-            self._buffer.clear()
-            raise FramingError(f"request longer than {MAX_REQUEST} bytes")
+            most = _limit(bytes(self._buffer[: len(_NOTES)]) + bytes(untrusted_data[: len(_NOTES)]))
+            if len(self._buffer) + len(untrusted_data) > most:
+                self._buffer.clear()
+                raise FramingError(f"request longer than {most} bytes")
         self._buffer += untrusted_data
 
     def source(self) -> str | None:
@@ -98,8 +110,8 @@ def encode_call(call: Call) -> bytes:
     if not header.isascii() or "\0" in header or header.count(" ") != 3 + call.target.count(" "):
         raise FramingError("a word of the header holds a blank, a NUL or a character that is not ASCII")
     request = header.encode("ascii") + b"\0" + call.payload
-    if len(request) > MAX_REQUEST:
-        raise FramingError(f"request longer than {MAX_REQUEST} bytes")
+    if len(request) > _limit(request):
+        raise FramingError(f"request longer than {_limit(request)} bytes")
     return request
 
 

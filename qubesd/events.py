@@ -229,6 +229,13 @@ class QubeCreatedOnDisk(WireEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class FirewallChanged(WireEvent):
+    """The rules of the qube are others, or are to be carried out anew."""
+
+    kind = "firewall-changed"
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeEvent(WireEvent):
     """About one volume of a qube."""
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from qubesd.config import Config
 from qubesd.core.disposables import Numbers
+from qubesd.core.firewall import Firewalls
 from qubesd.core.keeper import Keeper
 from qubesd.core.picture import Picture
 from qubesd.core.power import Power
@@ -28,6 +29,7 @@ class Core(Keeper):
         super().__init__(config, system, commit, hypervisor)
         self.storage = Storage(self)
         self.power = Power(self, self.storage)
+        self.firewalls = Firewalls(self, self.storage, self.power.lives)
         self.volumes = Volumes(self, self.storage, self.power.lives)
         self.statistics = Statistics(self)
         self.disposable_numbers = Numbers(time.monotonic)
@@ -42,10 +44,12 @@ class Core(Keeper):
         await self.storage.open()
         await self.power.lives.open()
         await self.storage.settle(self.power.lives.active())
+        await self.firewalls.open()
 
     async def close(self) -> None:
         """Let what is under way end, write what is not written yet, and let go of the hypervisor."""
         await self.statistics.close()
+        await self.firewalls.close()
         await self.power.lives.close()
         await self.storage.close()
         await super().close()

@@ -118,7 +118,9 @@ async def _add(
     qid = _free_qid(core, creator)
     start = Qube(wanted.name, qid, str(uuid4()), wanted.klass, properties, dispid=number)
     planned = _planned(Draft(core), wanted, start)
-    async with core.storage.making(planned):
+    template = core.system.qubes.get(str(properties.get("template"))) if number is not None else None
+    firewall = None if template is None else await core.firewalls.copied(template)
+    async with core.storage.making(planned, firewall):
         draft = Draft(core)
         if wanted.label not in draft.system.labels:
             raise NoSuchLabel("no such label; list them with admin.label.List")

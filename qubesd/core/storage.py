@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from qubesd.core import folders
 from qubesd.core.keeper import Keeper
 from qubesd.core.pending import Pending, Record
 from qubesd.errors import NoSuchPool, QubeError, QubeExists, QubesError, StorageError
@@ -142,8 +143,11 @@ class Storage:
         return any(volume.pool == pool for volume in volumes)
 
     @asynccontextmanager
-    async def making(self, qube: Qube) -> AsyncIterator[None]:
+    async def making(self, qube: Qube, firewall: bytes | None = None) -> AsyncIterator[None]:
         """The qube's files are there inside, and gone after it where an error leaves it.
+
+        Args:
+            firewall: the content of its file of firewall rules; ``None`` for none.
 
         Raises:
             QubeExists: a qube of this name is being made, or its files removed.
@@ -156,7 +160,7 @@ class Storage:
             made = [volume for volume in self.volumes(qube) if kind(volume) is Kind.ORIGIN]
             for volume in self.volumes(qube):
                 self.pool(volume.pool).check(volume)
-            if not made:
+            if not made and firewall is None:
                 yield
                 return
             if qube.name in self._left and not await self._agree(self._left[qube.name]):
@@ -167,6 +171,9 @@ class Storage:
             await self.work(self._pending.put, record)
             try:
                 await asyncio.gather(*(self.do(_create, volume) for volume in made))
+                if firewall is not None:
+                    place = folders.place(self._keeper.config, qube, folders.FIREWALL)
+                    await self.work(folders.write, place, firewall)
                 yield
             finally:
                 await self._agree(record)
@@ -259,22 +266,27 @@ class Storage:
 
         Returns whether no such files are left.
         """
-        done = record.uuid in self._keeper.system.by_uuid or await self._remove(record.volumes)
+        done = record.uuid in self._keeper.system.by_uuid or await self._remove(record)
         if done and await self.work(self._pending.drop, record.uuid):
             self._left.pop(record.name, None)
         else:
             self._left[record.name] = record
         return done
 
-    async def _remove(self, volumes: Iterable[VolumeConfig]) -> bool:
-        """Whether all that belongs to these volumes is gone."""
+    async def _remove(self, record: Record) -> bool:
+        """Whether every file of the qube is gone."""
         gone = True
-        for volume in volumes:
+        for volume in record.volumes:
             try:
                 await self.do(_remove, volume)
             except QubesError as error:
                 _log.error("files of a removed qube stay for now: %s", error)
                 gone = False
+        try:
+            await self.work(folders.remove, self._keeper.config, record.name)
+        except QubesError as error:
+            _log.error("files of a removed qube stay for now: %s", error)
+            gone = False
         return gone
 
     def _verify_all(self, volumes: Iterable[VolumeConfig]) -> None:
