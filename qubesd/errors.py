@@ -154,3 +154,23 @@ class HypervisorLost(QubesError):
 
 class StoreError(QubesError):
     """The system's description could not be read or made durable; nothing was changed."""
+
+
+class DeviceNotFound(QubesError):
+    wire_name = "DeviceNotFound"
+
+
+class DeviceAlreadyAttached(QubesError):
+    wire_name = "DeviceAlreadyAttached"
+
+
+class DeviceAlreadyAssigned(QubesError):
+    wire_name = "DeviceAlreadyAssigned"
+
+
+class DeviceNotAssigned(QubesError):
+    wire_name = "DeviceNotAssigned"
+
+
+class NoSuchMode(BadValue):
+    wire_name = "QubesUnrecognizedDeviceAssignmentMode"

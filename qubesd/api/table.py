@@ -9,6 +9,7 @@ from types import MappingProxyType
 from qubesd.api import (
     classes,
     denied,
+    devices,
     events,
     features,
     firewall,
@@ -41,6 +42,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 features,
                 tags,
                 denied,
+                devices,
                 volumes,
                 firewall,
                 notes,

@@ -29,6 +29,7 @@ class Core(Keeper):
         super().__init__(config, system, commit, hypervisor)
         self.storage = Storage(self)
         self.power = Power(self, self.storage)
+        self.devices = self.power.devices
         self.firewalls = Firewalls(self, self.storage, self.power.lives)
         self.volumes = Volumes(self, self.storage, self.power.lives)
         self.statistics = Statistics(self)

@@ -76,7 +76,7 @@ class Lives:
         """
         left = self._marks.load()
         self._keeper.bus.subscribe(SystemRestored, lambda _: self._drop_strays())
-        await self._keeper.hypervisor.open(self._news, lambda: self._behind(self._catch_up()))
+        await self._keeper.hypervisor.open(self._news, lambda: self.behind(self._catch_up()))
         await self._catch_up()
         for uuid in left:
             name = self._keeper.system.by_uuid.get(uuid)
@@ -239,7 +239,7 @@ class Lives:
         if error is not None and not isinstance(error, QubesError):
             _log.error("power: internal error", exc_info=error)
 
-    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+    def behind(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that nobody waits for; a failure goes to the log."""
 
         async def logged() -> None:
@@ -268,7 +268,7 @@ class Lives:
             self._announce(run)
         self._show(run)
         if run.stop_pending:
-            self._behind(self._settle_later(run))
+            self.behind(self._settle_later(run))
         elif from_outside:
             self.tell_new_run(name)
         elif run.announced and (before, domain.state) in _CHANGES:
@@ -302,7 +302,7 @@ class Lives:
                 del self._runs[run.uuid]
                 self._keeper.set_running(run.name, Running())
                 self._marks.drop(run.uuid)
-                self._behind(self._drop(run.uuid))
+                self.behind(self._drop(run.uuid))
 
     async def _drop(self, uuid: str) -> None:
         await self._keeper.hypervisor.destroy(uuid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from qubesd.core.devices import Devices
 from qubesd.core.domain import number
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import ELSEWHERE, Lives
@@ -38,7 +39,8 @@ class Power:
     def __init__(self, keeper: Keeper, storage: Storage) -> None:
         self._keeper = keeper
         self.lives = Lives(keeper, storage)
-        self._starter = Starter(keeper, self.lives, storage)
+        self.devices = Devices(keeper, storage, self.lives)
+        self._starter = Starter(keeper, self.lives, storage, self.devices)
 
     async def open(self) -> None:
         """Connect to the hypervisor and learn which qubes run; ``HypervisorLost`` where it is not there."""

@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 
 from qubesd.core import uplinks
+from qubesd.core.devices import Devices
 from qubesd.core.domain import describe, needed_memory, number
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import ELSEWHERE, Lives
@@ -37,10 +38,11 @@ _RESTORING = "backup-restore-in-progress"
 class Starter:
     """Starts qubes, each after its netvm."""
 
-    def __init__(self, keeper: Keeper, lives: Lives, storage: Storage) -> None:
+    def __init__(self, keeper: Keeper, lives: Lives, storage: Storage, devices: Devices) -> None:
         self._keeper = keeper
         self._lives = lives
         self._storage = storage
+        self._devices = devices
         self._waits_for: dict[str, str] = {}
         """Which qube's start waits for which netvm's."""
 
@@ -71,6 +73,7 @@ class Starter:
             raise QubesError(f"qube {qube.name!r} may not start: {why_not}")
         self._keeper.bus.publish(DomainPreStart(qube.name, needed_memory(self._keeper, qube)))
         self._check_may_start(qube)
+        await self._devices.required(qube)
         await self._storage.verify(qube)
         self._keeper.bus.publish(DomainVerifyFiles(qube.name))
         await self._start_netvm(qube)
@@ -85,13 +88,6 @@ class Starter:
             and not read(self._keeper, template, "template_for_dispvms").value
         ):
             raise QubesError(f"{template.name!r} is no template for disposables any more")
-        for assignment in qube.assignments:
-            if assignment.mode == "required":
-                # Nothing on this host can be plugged into a qube yet, so no such device is present.
-                raise QubesError(
-                    f"qube {qube.name!r} needs {assignment.devclass} device "
-                    f"{assignment.backend}:{assignment.port}, which is not present"
-                )
 
     async def _start_netvm(self, qube: Qube) -> None:
         netvm = netvm_of(self._keeper.system, qube)
@@ -119,11 +115,15 @@ class Starter:
         keeper.bus.publish(DomainPreSpawn(qube.name))
         spec = describe(keeper, qube, keeper.config.kernels_dir)
         run.starting = True
-        spec = replace(spec, disks=await self._storage.start(qube))
+        devices = await self._devices.required(qube)
+        disks = [*await self._storage.start(qube), *(one.disk for one in devices if one.disk is not None)]
+        pci = tuple(one.device.data["sbdf"] for one in devices if one.disk is None)
+        spec = replace(spec, disks=tuple(disks), pci=pci)
         domain = await lives.bring(run, DomainState.PAUSED, keeper.hypervisor.create(spec))
         _check_is_there(run)
         lives.start_announces(run, domain)
         lives.tell_new_run(qube.name)
+        self._devices.started_with(qube, devices)
         keeper.bus.publish(DomainSpawn(qube.name))
         keeper.bus.publish(DomainQdbCreate(qube.name))
         keeper.bus.publish(DomainPreUnpaused(qube.name))

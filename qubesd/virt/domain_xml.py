@@ -38,6 +38,7 @@ def _domain(spec: DomainSpec, domain_type: str) -> etree._Element:
     devices = etree.SubElement(domain, "devices")
     devices.extend(_disk(disk) for disk in spec.disks)
     devices.extend(interface_element(interface) for interface in spec.interfaces)
+    devices.extend(_host_device(address) for address in spec.pci)
     etree.SubElement(devices, "console", type="pty")
     return domain
 
@@ -53,14 +54,26 @@ def _boot(spec: DomainSpec) -> etree._Element:
 
 
 def _disk(disk: Disk) -> etree._Element:
-    element = etree.Element("disk", type="block", device="disk")
+    element = etree.Element("disk", type="block", device="cdrom" if disk.cdrom else "disk")
     etree.SubElement(element, "driver", name="phy")
     etree.SubElement(element, "source", dev=disk.path)
     etree.SubElement(element, "target", dev=disk.target, bus="xen")
     if not disk.rw:
         etree.SubElement(element, "readonly")
+    if disk.backend is not None:
+        etree.SubElement(element, "backenddomain", name=disk.backend)
     if disk.script is not None:
         etree.SubElement(element, "script", path=disk.script)
+    return element
+
+
+def _host_device(address: str) -> etree._Element:
+    segment, bus, rest = address.split(":")
+    slot, _, function = rest.partition(".")
+    element = etree.Element("hostdev", type="pci", managed="yes")
+    source = etree.SubElement(element, "source")
+    place = {"domain": segment, "bus": bus, "slot": slot, "function": function}
+    etree.SubElement(source, "address", {name: f"0x{value}" for name, value in place.items()})
     return element
 
 

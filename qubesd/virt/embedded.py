@@ -18,7 +18,17 @@ from qubesd.model.state import DOM0_UUID
 from qubesd.model.view import Host
 from qubesd.virt.connection import Connection, find, state_of
 from qubesd.virt.domain_xml import domain_xml
-from qubesd.virt.hypervisor import Domain, DomainChange, DomainSpec, DomainState, Figures, Interface
+from qubesd.virt.hypervisor import (
+    Disk,
+    Domain,
+    DomainChange,
+    DomainSpec,
+    DomainState,
+    Figures,
+    Interface,
+    PciDevice,
+)
+from qubesd.virt.node_devices import pci_devices
 
 _DOMAIN_TYPE = "test"
 
@@ -26,8 +36,8 @@ _DOMAIN_TYPE = "test"
 class Embedded:
     """The ``test`` driver: a ``Hypervisor`` on ``test:///default``, or on the private copy of a file.
 
-    A start is "create, then pause"; a guest's agent answers at once; interfaces are kept in a list; processor
-    time is the time since the start. libvirt keeps no start time here, so there is none.
+    A start is "create, then pause"; a guest's agent answers at once; what is plugged in is kept in lists;
+    processor time is the time since the start. libvirt keeps no start time here, so there is none.
     """
 
     synthetic = frozenset({"agent", "hot-plug", "start-paused", "statistics"})
@@ -37,6 +47,8 @@ class Embedded:
         self._host = Host(memory=0, cpus=0)
         self._started: dict[str, int] = {}
         self._interfaces: dict[str, dict[str, Interface]] = {}
+        self._disks: dict[str, dict[str, Disk]] = {}
+        self._pci: dict[str, set[str]] = {}
 
     async def open(self, changed: Callable[[DomainChange], None], reconnected: Callable[[], None]) -> None:
         await self._connection.open(changed, reconnected)
@@ -57,6 +69,8 @@ class Embedded:
         xid = await self._connection.ask(lambda libvirtd: _create_paused(libvirtd, document))
         self._started[spec.uuid] = time.monotonic_ns()
         self._interfaces[spec.uuid] = {one.mac: one for one in spec.interfaces}
+        self._disks[spec.uuid] = {one.target: one for one in spec.disks}
+        self._pci[spec.uuid] = set(spec.pci)
         return Domain(DomainState.PAUSED, xid)
 
     async def unpause(self, uuid: str) -> None:
@@ -81,6 +95,8 @@ class Embedded:
         await self._connection.ask(lambda libvirtd: _undefine(libvirtd, uuid))
         self._started.pop(uuid, None)
         self._interfaces.pop(uuid, None)
+        self._disks.pop(uuid, None)
+        self._pci.pop(uuid, None)
 
     async def answers(self, uuid: str) -> None:
         """There is no guest: its agent is taken to answer."""
@@ -94,10 +110,35 @@ class Embedded:
     async def detach(self, uuid: str, mac: str) -> None:
         (await self._plugged(uuid)).pop(mac, None)
 
+    async def attach_disk(self, uuid: str, disk: Disk) -> None:
+        await self._check_runs(uuid)
+        disks = self._disks.setdefault(uuid, {})
+        if disk.target in disks:
+            raise QubesError(f"the domain has a device {disk.target} already")
+        disks[disk.target] = disk
+
+    async def detach_disk(self, uuid: str, target: str) -> None:
+        self._disks.get(uuid, {}).pop(target, None)
+
+    async def attach_pci(self, uuid: str, address: str) -> None:
+        await self._check_runs(uuid)
+        self._pci.setdefault(uuid, set()).add(address)
+
+    async def detach_pci(self, uuid: str, address: str) -> None:
+        self._pci.get(uuid, set()).discard(address)
+
+    async def pci_devices(self) -> list[PciDevice]:
+        return await self._connection.ask(
+            lambda libvirtd: pci_devices(device.XMLDesc() for device in libvirtd.listAllDevices())
+        )
+
     async def _plugged(self, uuid: str) -> dict[str, Interface]:
+        await self._check_runs(uuid)
+        return self._interfaces.setdefault(uuid, {})
+
+    async def _check_runs(self, uuid: str) -> None:
         if await self._connection.ask_domain(uuid, state_of) is DomainState.OFF:
             raise QubeError("the domain does not run, nothing can be plugged into it")
-        return self._interfaces.setdefault(uuid, {})
 
     async def figures(self, uuid: str) -> Figures:
         if uuid == DOM0_UUID:
@@ -121,8 +162,15 @@ class Embedded:
 
 
 def _domains(libvirtd: Any) -> dict[str, Domain]:
-    listed = ((domain.UUIDString(), state_of(domain), domain.ID()) for domain in libvirtd.listAllDomains())
-    return {uuid: Domain(state, xid) for uuid, state, xid in listed}
+    found: dict[str, Domain] = {}
+    for domain in libvirtd.listAllDomains():
+        uuid = domain.UUIDString()
+        try:
+            found[uuid] = Domain(state_of(domain), domain.ID())
+        except libvirt.libvirtError:
+            if find(libvirtd, uuid) is not None:  # else it went while it was listed
+                raise
+    return found
 
 
 def _create_paused(libvirtd: Any, document: str) -> int:

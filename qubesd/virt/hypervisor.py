@@ -25,13 +25,16 @@ class DomainState(Enum):
 class Disk:
     """A block device of a domain: ``path`` on the host, ``target`` such as ``xvda``.
 
-    ``script`` is the hotplug script that makes a device of the path; ``None`` for the usual one.
+    ``script`` is the hotplug script that makes a device of the path; ``None`` for the usual one. ``backend``
+    is the qube in which the path is; ``None`` for dom0.
     """
 
     path: str
     target: str
     rw: bool
     script: str | None = None
+    backend: str | None = None
+    cdrom: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,20 @@ class Interface:
     mac: str
     ip: str
     backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class PciDevice:
+    """A PCI device of the host. ``port`` is the way to it from its root bus, ``address`` is
+    ``SSSS:BB:DD.F``, ``interface`` its code of seven characters; names are empty where they are not known."""
+
+    port: str
+    address: str
+    vendor_id: str = "0x0000"
+    product_id: str = "0x0000"
+    vendor: str = ""
+    product: str = ""
+    interface: str = "p******"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +78,8 @@ class DomainSpec:
     debug: bool = False
     disks: tuple[Disk, ...] = ()
     interfaces: tuple[Interface, ...] = ()
+    pci: tuple[str, ...] = ()
+    """Addresses ``SSSS:BB:DD.F`` of devices of the host that the domain gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +169,21 @@ class Hypervisor(Protocol):
 
     async def detach(self, uuid: str, mac: str) -> None:
         """Unplug it; nothing where the domain has no such interface."""
+
+    async def attach_disk(self, uuid: str, disk: Disk) -> None:
+        """Plug a block device into a running domain."""
+
+    async def detach_disk(self, uuid: str, target: str) -> None:
+        """Unplug it; nothing where the domain has no such device."""
+
+    async def attach_pci(self, uuid: str, address: str) -> None:
+        """Plug a device of the host into a running domain."""
+
+    async def detach_pci(self, uuid: str, address: str) -> None:
+        """Unplug it; nothing where the domain has no such device."""
+
+    async def pci_devices(self) -> list[PciDevice]:
+        """The host's PCI devices, by port."""
 
     async def figures(self, uuid: str) -> Figures:
         """What the domain uses; all zero where it is off. dom0's uuid means the host's own share."""

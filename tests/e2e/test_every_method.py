@@ -17,7 +17,7 @@ from broker.wire import Failure, encode_call, parse_reply
 from qubesd.api.method import Call
 from qubesd.api.table import INTERNAL, METHODS
 from tests.broker.rig import PATIENCE, Daemon, exchange, serving, take
-from tests.e2e.rows import qubes, services, settings, storage
+from tests.e2e.rows import devices, qubes, services, settings, storage
 from tests.e2e.rows.row import Row, words
 
 POLICY = "* * caller @adminvm allow target=dom0\n* * caller @anyvm allow target=dom0\n"
@@ -29,6 +29,7 @@ admin.vm.property.Set+template_for_dispvms dvm True
 admin.vm.Create.AppVM dom0 name=kept-off label=red
 admin.vm.feature.Set+prohibit-start kept-off for the test
 admin.vm.Create.StandaloneVM dom0 name=caller label=red
+admin.vm.Start caller
 """
 INTERNAL_ROWS = [
     Row(
@@ -39,13 +40,14 @@ INTERNAL_ROWS = [
     ),
 ]
 # A row of a method that is not there yet waits for it.
-ALL = [*qubes.ROWS, *settings.ROWS, *storage.ROWS, *services.ROWS, *INTERNAL_ROWS]
+ALL = [*qubes.ROWS, *settings.ROWS, *storage.ROWS, *services.ROWS, *devices.ROWS, *INTERNAL_ROWS]
 ROWS = [row for row in ALL if row.service in METHODS or row.service in INTERNAL]
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with serving(tmp_path_factory.mktemp("daemon"), POLICY, 'visibility = "strict"\n') as daemon:
+    root = tmp_path_factory.mktemp("daemon")
+    with serving(root, POLICY, f'visibility = "strict"\n{devices.furnish(root)}') as daemon:
         for line in SYSTEM.splitlines():
             service, argument, target, payload = words(line)
             call(daemon.socket, service, target, argument, payload, timeout=PATIENCE)
@@ -76,8 +78,16 @@ def test_a_method_is_done_and_refused(daemon: Daemon, row: Row) -> None:
             assert take(connection, len(row.answer)) == row.answer.encode("ascii")
     else:
         done = parse_reply(exchange(path, _request(row.call, names)))
+        if row.refused:
+            assert isinstance(done, Failure), done
+            assert done.kind == row.refused
+            return
         assert isinstance(done, bytes), done
         assert re.fullmatch(row.answer.replace("{q}", names["q"]), done.decode("utf-8")), done
+
+    for line in row.after:
+        service, argument, target, payload = words(line, **names)
+        call(path, service, target, argument, payload, timeout=PATIENCE)
 
 
 HOSTILE = (b"", b"x", b"%s%n", b"../../etc", b"\xff\xfe", b"a\nb\n", b"=", b"-1", b"9" * 40, b"a" * 60_000)

@@ -77,6 +77,7 @@ CHUNKS: Mapping[str, Sequence[str]] = {
         "p-pools",
         "p-create-in-pool",
     ),
+    "devices": ("p-devices",),
     "firewall and notes": ("p-firewall-valid", "p-firewall-invalid", "p-notes"),
     "life": (
         "p-lifecycle",

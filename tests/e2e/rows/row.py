@@ -37,7 +37,9 @@ class Row:
         wrong: is refused with the error of class ``error``.
         klass: the class of the row's own qube.
         before: calls that are made first, by the same caller.
+        after: calls that give back what others need.
         stream: the answer goes on: what begins so is enough.
+        refused: the error that also ``call`` gets, on a host that has not what it needs; empty for none.
     """
 
     call: str
@@ -46,7 +48,9 @@ class Row:
     error: str
     klass: str = "StandaloneVM"
     before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     stream: bool = False
+    refused: str = ""
 
     @property
     def service(self) -> str:
