@@ -4,7 +4,7 @@ import argparse
 import importlib
 import json
 
-SUITES = ("policy", "broker", "daemon", "alone", "reload", "exec", "core")
+SUITES = ("policy", "broker", "daemon", "alone", "reload", "exec", "core", "storage")
 
 
 def main() -> None:

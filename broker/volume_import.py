@@ -1,0 +1,124 @@
+"""``admin.vm.volume.Import`` and ``ImportWithSize``: one program under two names, which the qrexec daemon
+runs in dom0 for a qube, with the new content of a volume on its standard input (``spec/admin-calls.md`` 6.7).
+
+It asks qubesd over the internal socket, in the name of the calling qube, where to put the data, puts them
+there, and passes on what qubesd says at the end. qubesd judges the qube again for the service of this name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.client import connect, received, send_all
+from broker.places import QUBESD_INTERNAL_SOCKET
+from broker.wire import Failure, FramingError, encode_call, encode_error, parse_reply
+from qubesd.api.method import Call
+from qubesd.errors import ProtocolError, QubesError, StorageError
+from qubesd.storage.receiving import receive
+
+WITH_SIZE = "admin.vm.volume.ImportWithSize"
+
+_LONGEST_SIZE = 21
+"""Bytes of the line with the size, its end included."""
+_PATIENCE = 600.0
+"""Seconds that qubesd may take for one answer: a commit may copy."""
+
+
+class Places(NamedTuple):
+    """Who imports into which qube's volume, as the qrexec daemon tells it, and where qubesd is."""
+
+    source: str
+    target: str
+    volume: str
+    socket: Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Import from standard input; 0 where qubesd took the data, else 1, with its reply on standard output."""
+    parser = argparse.ArgumentParser(prog="admin.vm.volume.Import", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("volume", help="the name of the volume, as the argument of the service")
+    parser.add_argument(
+        "--with-size",
+        action="store_true",
+        default=Path(sys.argv[0]).name == WITH_SIZE,
+        help="the data begin with a line that has the new size in bytes",
+    )
+    parser.add_argument("--qubesd-internal-socket-path", type=Path, default=Path(QUBESD_INTERNAL_SOCKET))
+    options = parser.parse_args(arguments)
+    try:
+        places = _places(os.environ, options.volume, options.qubesd_internal_socket_path)
+        reply = run(places, sys.stdin.fileno(), options.with_size)
+    except (QubesError, OSError, FramingError) as error:
+        known = error if isinstance(error, QubesError) else StorageError(f"the import failed: {error}")
+        reply = encode_error(known)
+    sys.stdout.buffer.write(reply)
+    sys.stdout.buffer.flush()
+    return 0 if reply.startswith(b"0\0") else 1
+
+
+def run(places: Places, stream: int, with_size: bool) -> bytes:
+    """Carry out the import; qubesd's own words as the reply.
+
+    Raises:
+        ProtocolError: there is no size at the beginning of the stream.
+        OSError, FramingError: qubesd cannot be reached or understood.
+    """
+    size = _size_line(stream) if with_size else b""
+    begun = _ask(places, "internal.vm.volume.ImportBegin", size)
+    where = parse_reply(begun)
+    if isinstance(where, Failure):
+        return begun
+    count, _, path = where.decode("utf-8").partition(" ")
+    status = b"fail\nthe import was broken off"
+    try:
+        receive(stream, Path(path), int(count))
+        status = b"ok"
+    except StorageError as error:
+        status = f"fail\n{error}".encode("ascii", "replace")
+    finally:
+        ended = _ask(places, "internal.vm.volume.ImportEnd", status)
+    return ended
+
+
+def _places(environment: Mapping[str, str], volume: str, socket: Path) -> Places:
+    source = environment.get("QREXEC_REMOTE_DOMAIN")
+    if environment.get("QREXEC_REQUESTED_TARGET_TYPE") == "keyword":
+        target = {"adminvm": "dom0"}.get(environment.get("QREXEC_REQUESTED_TARGET_KEYWORD", ""))
+    else:
+        target = environment.get("QREXEC_REQUESTED_TARGET")
+    if not source or not target:
+        raise ProtocolError("this program is run by the qrexec daemon, which says who calls and whom")
+    return Places(source, target, volume, socket)
+
+
+def _size_line(stream: int) -> bytes:
+    """The digits of the first line, read byte by byte, for what follows is data."""
+    untrusted_line = b""
+    while len(untrusted_line) < _LONGEST_SIZE:
+        untrusted_byte = os.read(stream, 1)
+        if untrusted_byte == b"\n" and untrusted_line:
+            return untrusted_line
+        if not untrusted_byte.isdigit():
+            break
+        untrusted_line += untrusted_byte
+    raise ProtocolError("the data do not begin with a line that has their size in bytes")
+
+
+def _ask(places: Places, service: str, payload: bytes) -> bytes:
+    """The whole reply, as it comes."""
+    call = Call(service, places.volume, places.source, places.target, payload)
+    with closing(connect(places.socket, _PATIENCE)) as connection:
+        send_all(connection, encode_call(call))
+        reply = b"".join(received(connection))
+    parse_reply(reply)
+    return reply
+
+
+if __name__ == "__main__":
+    sys.exit(main())
