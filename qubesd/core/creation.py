@@ -115,11 +115,12 @@ async def _add(
     What the qube has from others is settled when it is added: others may have changed while its files were
     being made, and a name or a number that it was to have may not have been taken, being claimed.
     """
+    template = core.system.qubes.get(str(properties.get("template"))) if number is not None else None
+    firewall = None if template is None else await core.firewalls.copied(template)
+    # Nothing waits between the choice of a number and its claim.
     qid = _free_qid(core, creator)
     start = Qube(wanted.name, qid, str(uuid4()), wanted.klass, properties, dispid=number)
     planned = _planned(Draft(core), wanted, start)
-    template = core.system.qubes.get(str(properties.get("template"))) if number is not None else None
-    firewall = None if template is None else await core.firewalls.copied(template)
     async with core.storage.making(planned, firewall):
         draft = Draft(core)
         if wanted.label not in draft.system.labels:

@@ -153,6 +153,8 @@ class Storage:
             QubeExists: a qube of this name is being made, or its files removed.
             StoreError, StorageError: the files cannot be made.
         """
+        if qube.name in self._keeper.system.qubes:
+            raise QubeExists(f"a qube {qube.name!r} is there already")
         if qube.name in self._claimed:
             raise QubeExists(f"a qube {qube.name!r} is being made or removed; try again")
         self._claimed[qube.name] = qube
@@ -167,6 +169,10 @@ class Storage:
                 raise StorageError(
                     f"files of an earlier qube {qube.name!r} cannot be removed; see the daemon's log"
                 )
+            for volume in made:
+                # What lies there is not ours, and must not go with what is made here if that fails.
+                if await self.read(_is_there, volume):
+                    raise StorageError(f"volume {volume.vid!r}: its image is there already; move it away")
             record = Record(qube.name, qube.uuid, tuple(made))
             await self.work(self._pending.put, record)
             try:
@@ -331,6 +337,14 @@ class Storage:
 
 def _create(pool: Pool, volume: VolumeConfig) -> None:
     pool.create(volume)
+
+
+def _is_there(pool: Pool, volume: VolumeConfig) -> bool:
+    try:
+        pool.verify(volume)
+    except StorageError:
+        return False
+    return True
 
 
 def _remove(pool: Pool, volume: VolumeConfig) -> None:

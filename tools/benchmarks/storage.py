@@ -28,14 +28,13 @@ MEMORY = 40_000_000
 """Bytes that a process may hold that imports, however much."""
 
 
-def run(
-    size: int = 10 * GIB, data: int = 500 * MIB, stream: int = GIB, runs: int = RUNS
-) -> list[Result | Size]:
+Rows = list[Result | Size]
+
+
+def run(size: int = 10 * GIB, data: int = 500 * MIB, stream: int = GIB, runs: int = RUNS) -> Rows:
     """Every row; the one on XFS is left out, aloud, where no XFS can be mounted."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_STORAGE")) as folder:
-        rows: list[Result | Size] = [
-            _clones("clone-10g-sparse", Path(folder), size, data, runs, "--sparse=always")
-        ]
+        rows: Rows = [_clones("clone-10g-sparse", Path(folder), size, data, runs, "--sparse=always")]
         with _xfs(Path(folder), data) as mounted:
             if mounted is None:
                 print("storage: clone-10g-xfs left out: no XFS image can be mounted here", file=sys.stderr)

@@ -10,6 +10,7 @@ from qubesd.errors import StoreError
 from qubesd.model.state import Klass, System
 from qubesd.store.xml import load
 
+_FOLDERS = ("appvms", "vm-templates")
 _WITHOUT_CHANNEL = (Klass.ADMIN, Klass.REMOTE)
 
 
@@ -23,12 +24,15 @@ def disk_faults(root: Path) -> Iterator[str]:
         return
     yield from _left_overs(config)
     yield from _channels(config, system)
+    yield from _images(config, system)
 
 
 def _left_overs(config: Config) -> Iterator[str]:
     """Nothing half-written lies beside the store."""
     for path in config.store.parent.glob(f"{config.store.name}~*"):
         yield f"{path}: left by a write that did not end"
+    for path in (config.qubes_dir / ".pending").glob("*"):
+        yield f"{path}: a qube that is still being made or removed"
 
 
 def _channels(config: Config, system: System) -> Iterator[str]:
@@ -38,3 +42,20 @@ def _channels(config: Config, system: System) -> Iterator[str]:
     for name in sorted(found ^ wanted):
         what = "no qube has this channel" if name in found else "the channel of a qube is missing"
         yield f"{config.channels_dir / name}: {what}"
+
+
+def _images(config: Config, system: System) -> Iterator[str]:
+    """Each volume that keeps its content has its image, in the pool of the system; nothing lies there that
+    belongs to no qube or was not finished. No qube runs."""
+    for qube in system.qubes.values():
+        for volume in qube.volumes.values():
+            if volume.save_on_stop and not (config.qubes_dir / f"{volume.vid}.img").exists():
+                yield f"{volume.vid}: the volume of a qube has no image"
+    for folder in _FOLDERS:
+        for path in (config.qubes_dir / folder).glob("*/*"):
+            template = folder == "vm-templates"
+            owner = system.qubes.get(path.parent.name)
+            if owner is None or (owner.klass is Klass.TEMPLATE) is not template:
+                yield f"{path}: belongs to no qube"
+            elif path.name.endswith(("~", "-import.img", "-dirty.img")):
+                yield f"{path}: was not finished"

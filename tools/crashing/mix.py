@@ -96,6 +96,45 @@ def set_tag(site: Site) -> Write:
     return Write(service, name, tag, changes={thing: THERE if there else ABSENT})
 
 
+def resize(site: Site) -> Write:
+    """A private volume in its file and in the system, both at once."""
+    name = site.qube()
+    thing = site.known("volume", name, "size")
+    size = (1 << 30) + site.random.randrange(1, 64) * (1 << 20)
+    return Write("admin.vm.volume.Resize", name, "private", str(size).encode("ascii"), {thing: str(size)})
+
+
+def keep_revisions(site: Site) -> Write:
+    name = site.qube()
+    thing = site.known("volume", name, "revisions_to_keep")
+    number = str(site.random.randrange(1, 6))
+    service = "admin.vm.volume.Set.revisions_to_keep"
+    return Write(service, name, "private", number.encode("ascii"), {thing: number})
+
+
+def clear(site: Site) -> Write:
+    """Refused for a disposable, which has no content of its own."""
+    return Write("admin.vm.volume.Clear", site.qube(), "private")
+
+
+def snapshot(site: Site) -> Write:
+    return Write("admin.vm.volume.Snapshot", site.qube(), "private")
+
+
+def set_firewall(site: Site) -> Write:
+    name = site.qube()
+    thing = site.known("firewall", name)
+    rules = f"action=accept dst4=10.0.0.{site.random.randrange(256)}/32\naction=drop\n"
+    return Write("admin.vm.firewall.Set", name, "", rules.encode("ascii"), {thing: rules})
+
+
+def set_notes(site: Site) -> Write:
+    name = site.qube()
+    thing = site.known("notes", name)
+    notes = f"note {site.random.randrange(10_000)}\n"
+    return Write("admin.vm.notes.Set", name, "", notes.encode("ascii"), {thing: notes})
+
+
 Kind = Callable[[Site], Write]
 
 KINDS: Mapping[str, tuple[int, Kind]] = {
@@ -105,6 +144,12 @@ KINDS: Mapping[str, tuple[int, Kind]] = {
     "property": (4, set_property),
     "feature": (4, set_feature),
     "tag": (4, set_tag),
+    "resize": (2, resize),
+    "revisions": (1, keep_revisions),
+    "clear": (1, clear),
+    "snapshot": (1, snapshot),
+    "firewall": (2, set_firewall),
+    "notes": (1, set_notes),
 }
 """Each with how often it is made, compared with the others."""
 
@@ -137,7 +182,27 @@ def _tag(socket: Path, qube: str, name: str) -> Value:
     return THERE if call(socket, "admin.vm.tag.Get", qube, name) == b"1" else ABSENT
 
 
-_READERS: Mapping[str, Callable[..., Value]] = {"property": _property, "feature": _feature, "tag": _tag}
+def _volume(socket: Path, qube: str, name: str) -> Value:
+    lines = call(socket, "admin.vm.volume.Info", qube, "private").decode("ascii").splitlines()
+    return dict(line.split("=", 1) for line in lines)[name]
+
+
+def _firewall(socket: Path, qube: str) -> Value:
+    return call(socket, "admin.vm.firewall.Get", qube).decode("ascii")
+
+
+def _notes(socket: Path, qube: str) -> Value:
+    return call(socket, "admin.vm.notes.Get", qube).decode("ascii")
+
+
+_READERS: Mapping[str, Callable[..., Value]] = {
+    "property": _property,
+    "feature": _feature,
+    "tag": _tag,
+    "volume": _volume,
+    "firewall": _firewall,
+    "notes": _notes,
+}
 
 
 def read(socket: Path, thing: Thing) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -246,5 +247,46 @@ def test_new_qube_looks_for_no_updates_where_that_is_off(tmp_path: Path) -> None
         assert house.qube("alone").features == {"check-updates": ""}
         assert house.qube("far").features == {}
         assert house.qube("far").volumes == {}
+
+    visit(tmp_path, guest)
+
+
+def test_many_at_once_have_numbers_of_their_own(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.firewall.Set", "web-dvm", "", "action=drop\n")
+        calls = [
+            *(house.call("admin.vm.CreateDisposable", "web-dvm") for _ in range(8)),
+            *(
+                house.call("admin.vm.Create.AppVM", "dom0", "debian-13", f"name=new-{number} label=red")
+                for number in range(8)
+            ),
+            *(
+                house.call("admin.vm.Create.StandaloneVM", "dom0", "", "name=one-name label=red")
+                for _ in range(4)
+            ),
+        ]
+        answers = await asyncio.gather(*calls)
+        assert answers.count("QubesVMAlreadyExistsError") == 3
+        qids = [qube.qid for qube in house.core.system.qubes.values()]
+        assert len(set(qids)) == len(qids) == 5 + 8 + 8 + 1
+
+    visit(tmp_path, guest)
+
+
+def test_an_image_that_nobody_knows_stays(tmp_path: Path) -> None:
+    """Somebody put it there; a qube of that name is refused, and nothing of it is touched."""
+
+    async def guest(house: House) -> None:
+        image = tmp_path / "var/lib/qubes/appvms/found/private.img"
+        image.parent.mkdir()
+        image.write_bytes(b"precious")
+        payload = "name=found label=red"
+        answer = await house.call("admin.vm.Create.AppVM", "dom0", "debian-13", payload)
+        assert answer == "StoragePoolException"
+        assert [path.name for path in image.parent.iterdir()] == ["private.img"]
+        assert image.read_bytes() == b"precious"
+        assert "found" not in house.core.system.qubes
+        image.unlink()
+        await house.do("admin.vm.Create.AppVM", "dom0", "debian-13", payload)
 
     visit(tmp_path, guest)
