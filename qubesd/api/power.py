@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qubesd.api.method import DONE, Access, Command, Method, Need, Reply, Scope, Text, Unguarded
-from qubesd.errors import ProtocolError
-from qubesd.model.state import Qube
+from qubesd.errors import ProtocolError, QubeNotRunning, QubesError
+from qubesd.model.state import Klass, Qube
 
 if TYPE_CHECKING:
     from qubesd.core.core import Core
@@ -83,6 +83,16 @@ _RUN = Access.EXECUTE
 _NO_ROWS = Unguarded("answers nothing but that it was done")
 _ONE_QUBE = Unguarded("tells of the destination alone")
 
+
+async def console(core: Core, command: Command) -> Reply:
+    """The path of the terminal, for the program of dom0 that connects the caller to it."""
+    if core.running(command.target.name).state == "Halted":
+        raise QubeNotRunning(f"qube {command.target.name!r} is not running; start it first")
+    if command.target.klass in (Klass.ADMIN, Klass.REMOTE):
+        raise QubesError(f"qube {command.target.name!r} has no console here")
+    return Text(await core.hypervisor.console(command.target.uuid))
+
+
 METHODS = (
     Method("admin.vm.Start", start, _LOCAL, _RUN, _NO_ROWS),
     Method("admin.vm.Shutdown", shutdown, _LOCAL, _RUN, _NO_ROWS, argument=Need.OPTIONAL, parse=parse_stop),
@@ -92,4 +102,11 @@ METHODS = (
     Method("admin.vm.Resume", resume, _LOCAL, _RUN, _NO_ROWS),
     Method("admin.vm.Kill", kill, _LOCAL, _RUN, _NO_ROWS),
     Method("admin.vm.CurrentState", current_state, _LOCAL, Access.READ, _ONE_QUBE),
+    Method(
+        "admin.vm.Console",
+        console,
+        Scope.LOCAL,
+        Access.EXECUTE,
+        Unguarded("the one console that the call was judged for"),
+    ),
 )

@@ -46,6 +46,7 @@ class Core(Keeper):
         await self.power.lives.open()
         await self.storage.settle(self.power.lives.active())
         await self.firewalls.open()
+        await self.power.lives.clean_up_left_overs()
 
     async def close(self) -> None:
         """Let what is under way end, write what is not written yet, and let go of the hypervisor."""

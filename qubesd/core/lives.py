@@ -65,6 +65,7 @@ class Lives:
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heard: set[str] | None = None
+        self._first = False
 
     async def open(self) -> None:
         """Connect to the hypervisor and learn which qubes run; domains that are no qubes are left alone.
@@ -74,6 +75,7 @@ class Lives:
         Raises:
             HypervisorLost: the hypervisor cannot be reached.
         """
+        self._first = self._marks.is_first()
         left = self._marks.load()
         self._keeper.bus.subscribe(SystemRestored, lambda _: self._drop_strays())
         await self._keeper.hypervisor.open(self._news, lambda: self.behind(self._catch_up()))
@@ -199,6 +201,15 @@ class Lives:
             _log.error("disposable %r was to be removed after its run and stays: %s", name, error)
         else:
             await self.forget(qube)
+
+    async def clean_up_left_overs(self) -> None:
+        """Once the host has booted, remove the unnamed disposables that go with their run and have none
+        (``spec/domains.md`` 6.5). A daemon that starts again leaves them to whoever made them."""
+        for qube in list(self._keeper.system.qubes.values()) if self._first else ():
+            if qube.klass is Klass.DISPOSABLE and qube.name == f"disp{qube.dispid}":
+                async with self.run(qube).lock:
+                    if self._keeper.running(qube.name).state == "Halted":
+                        await self.clean_up(qube.name)
 
     async def forget(self, qube: Qube) -> None:
         """Drop what is known of a qube that was removed, in the hypervisor as well."""

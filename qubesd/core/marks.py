@@ -18,6 +18,10 @@ class Marks:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    def is_first(self) -> bool:
+        """Whether no daemon has run since the host booted."""
+        return not self._directory.exists()
+
     def load(self) -> frozenset[str]:
         """The uuids that an earlier daemon left."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -21,8 +21,8 @@ from qubesd.core.pending import Pending, Record
 from qubesd.errors import NoSuchPool, QubeError, QubeExists, QubesError, StorageError
 from qubesd.model.lineage import template_of
 from qubesd.model.state import Qube, VolumeConfig
-from qubesd.model.volumes import current, targets
-from qubesd.storage import drivers
+from qubesd.model.volumes import current, is_ephemeral, targets
+from qubesd.storage import commands, drivers, encryption
 from qubesd.storage.pool import Kind, Pool, is_direct, kind
 from qubesd.virt.hypervisor import Disk
 
@@ -234,16 +234,20 @@ class Storage:
         )
         self._in_use.update(map(key, volumes))
         failure = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
-        if failure is not None:
+        try:
+            if failure is not None:
+                raise failure
+            await self.work(self._mark, volumes)
+            return await self.work(self._disks, qube, volumes)
+        except BaseException:
             await self.stop(qube)
-            raise failure
-        await self.work(self._mark, volumes)
-        return await self.work(self._disks, volumes)
+            raise
 
     async def stop(self, qube: Qube) -> None:
         """Commit or drop what was written; a failure is named in the log, the next start tries again."""
         volumes = self.volumes(qube)
         async with self.holding(*volumes):
+            await self.work(self._close_all, qube, volumes)
             await self.work(self._stop_all, volumes)
             self._in_use.difference_update(map(key, volumes))
             await self.work(self._unmark, volumes)
@@ -306,14 +310,29 @@ class Storage:
             except QubesError as error:
                 _log.error("%s", error)
 
-    def _disks(self, volumes: Iterable[VolumeConfig]) -> tuple[Disk, ...]:
+    def _close_all(self, qube: Qube, volumes: Iterable[VolumeConfig]) -> None:
+        """Forget the keys of the volumes that have one, whatever is set now."""
+        for volume in volumes:
+            name = encryption.device(qube.name, volume.name)
+            try:
+                if (encryption.MAPPER / name).exists():
+                    encryption.close(commands.run, name)
+            except QubesError as error:
+                _log.error("%s of qube %r stays readable for now: %s", volume.name, qube.name, error)
+
+    def _disks(self, qube: Qube, volumes: Iterable[VolumeConfig]) -> tuple[Disk, ...]:
         named = zip(targets([volume.name for volume in volumes]), volumes, strict=True)
         found = ((target, volume, self.pool(volume.pool)) for target, volume in named)
-        return tuple(
-            Disk(path, target, volume.rw, pool.script(volume))
-            for target, volume, pool in found
-            if (path := pool.path(volume)) is not None
-        )
+        disks = []
+        for target, volume, pool in found:
+            path, script = pool.path(volume), pool.script(volume)
+            if path is not None and is_ephemeral(self._keeper, volume):
+                if script is not None:
+                    raise StorageError(f"volume {volume.vid!r}: its driver cannot encrypt; use another pool")
+                path = encryption.opened(commands.run, path, encryption.device(qube.name, volume.name))
+            if path is not None:
+                disks.append(Disk(path, target, volume.rw, script))
+        return tuple(disks)
 
     def _mark(self, volumes: Iterable[VolumeConfig]) -> None:
         for volume in volumes:

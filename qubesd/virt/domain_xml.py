@@ -67,6 +67,15 @@ def _disk(disk: Disk) -> etree._Element:
     return element
 
 
+def console_path(document: str) -> str | None:
+    """The terminal that libvirt gave the console of a running domain; ``None`` where it gave none."""
+    parser = etree.XMLParser(resolve_entities=False, no_network=True)
+    console = etree.fromstring(document.encode(), parser).find("devices/console")
+    source = None if console is None else console.find("source")
+    path = None if source is None else source.get("path")
+    return None if path is None or not str(path).startswith("/dev/") else str(path)
+
+
 def _host_device(address: str) -> etree._Element:
     segment, bus, rest = address.split(":")
     slot, _, function = rest.partition(".")

@@ -17,7 +17,7 @@ from qubesd.errors import NotSupported, QubeError, QubesError
 from qubesd.model.state import DOM0_UUID
 from qubesd.model.view import Host
 from qubesd.virt.connection import Connection, find, state_of
-from qubesd.virt.domain_xml import domain_xml
+from qubesd.virt.domain_xml import console_path, domain_xml
 from qubesd.virt.hypervisor import (
     Disk,
     Domain,
@@ -100,6 +100,15 @@ class Embedded:
 
     async def answers(self, uuid: str) -> None:
         """There is no guest: its agent is taken to answer."""
+
+    async def console(self, uuid: str) -> str:
+        """There is no guest: its console leads nowhere, unless the description of the domain says where."""
+        await self._check_runs(uuid)
+        document = await self._connection.ask_domain(uuid, lambda domain: domain.XMLDesc())
+        path = console_path(document)
+        if path is None:
+            raise NotSupported("the embedded hypervisor has no guest and so no console")
+        return path
 
     async def attach(self, uuid: str, interface: Interface) -> None:
         plugged = await self._plugged(uuid)

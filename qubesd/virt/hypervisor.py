@@ -164,6 +164,9 @@ class Hypervisor(Protocol):
     async def answers(self, uuid: str) -> None:
         """Wait, without a limit of its own, until the agent in the guest takes calls."""
 
+    async def console(self, uuid: str) -> str:
+        """The terminal of a running domain's console; ``NotSupported`` where it has none."""
+
     async def attach(self, uuid: str, interface: Interface) -> None:
         """Plug a network interface into a running domain."""
 

@@ -38,5 +38,13 @@ ROWS = [
         before=("admin.vm.Start {q}",),
         stream=True,
     ),
+    Row(
+        "admin.vm.Console {q}",
+        "",
+        "admin.vm.Console+x {q}",
+        "ProtocolError",
+        before=("admin.vm.Start {q}",),
+        refused="QubesNotImplementedError",
+    ),
     *DENIED_INTERFACES,
 ]

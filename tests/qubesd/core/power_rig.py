@@ -103,6 +103,8 @@ def make_system(root: Path) -> System:
     kernel = config.kernels_dir / "6.1"
     kernel.mkdir(parents=True, exist_ok=True)
     (kernel / "vmlinuz").touch()
+    # The host booted before, and a daemon ran then.
+    (config.run_dir / "qubes/running").mkdir(parents=True, exist_ok=True)
     system = fresh_system(config.qubes_dir, config.kernels_dir).with_property("default_kernel", "6.1")
     qubes: list[tuple[str, Klass, dict[str, Value]]] = [
         ("debian", Klass.TEMPLATE, {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,24 @@ def test_an_image_that_nobody_knows_stays(tmp_path: Path) -> None:
         await house.do("admin.vm.Create.AppVM", "dom0", "debian-13", payload)
 
     visit(tmp_path, guest)
+
+
+def test_disposables_without_a_run_go_when_the_host_boots(tmp_path: Path) -> None:
+    """Not when only the daemon starts again: whoever made one may be about to start it."""
+    made: list[str] = []
+
+    async def maker(house: House) -> None:
+        made.append(await house.call("admin.vm.CreateDisposable", "web-dvm"))
+        await house.do("admin.vm.Create.DispVM", "dom0", "web-dvm", "name=named label=red")
+
+    async def after_restart(house: House) -> None:
+        assert {"named", *made} <= set(house.core.system.qubes)
+
+    async def after_boot(house: House) -> None:
+        assert "named" in house.core.system.qubes
+        assert made[0] not in house.core.system.qubes
+
+    visit(tmp_path, maker)
+    visit(tmp_path, after_restart, furnished=False)
+    shutil.rmtree(tmp_path / "run")
+    visit(tmp_path, after_boot, furnished=False)
