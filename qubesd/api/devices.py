@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -11,6 +11,7 @@ from qubesd.api.method import (
     Access,
     Command,
     DeviceRows,
+    Handler,
     Mention,
     Method,
     Need,
@@ -125,6 +126,21 @@ async def detach(devclass: str, core: Core, command: Command) -> Reply:
     return DONE
 
 
+async def with_backend(handler: Handler, core: Core, command: Command) -> Reply:
+    """Do what is asked where the qube that is to expose the device is there.
+
+    Asked of the core that the handler gets, for which a hidden qube is an absent one.
+
+    Raises:
+        NoSuchQube: nobody is called like that.
+    """
+    name = command.value.wanted.backend
+    if name not in core.system.qubes:
+        raise NoSuchQube(f"no such domain: {name!r}")
+    reply = handler(core, command)
+    return await reply if isinstance(reply, Awaitable) else reply
+
+
 def backend(core: Core, command: Command) -> tuple[str, ...]:
     """The qube that exposes the device."""
     return (command.value.wanted.backend,)
@@ -170,27 +186,19 @@ def _parse_port(core: Core, target: Qube, argument: str, untrusted_payload: byte
 
 
 def _parse_filter(core: Core, target: Qube, argument: str, untrusted_payload: bytes) -> Wanted | None:
-    return _wanted(core, argument) if argument else None
-
-
-def _wanted(core: Core, argument: str) -> Wanted:
-    """The device of an argument; ``NoSuchQube`` where nobody is called like its backend."""
-    wanted = parse_wanted(argument)
-    if wanted.backend not in core.system.qubes:
-        raise NoSuchQube(f"no such domain: {wanted.backend!r}")
-    return wanted
+    return parse_wanted(argument) if argument else None
 
 
 def _parse_device(core: Core, target: Qube, argument: str, untrusted_payload: bytes) -> On:
-    return On(_wanted(core, argument))
+    return On(parse_wanted(argument))
 
 
 def _parse_flag(core: Core, target: Qube, argument: str, untrusted_payload: bytes) -> On:
-    return On(_wanted(core, argument), flag=truth(untrusted_payload))
+    return On(parse_wanted(argument), flag=truth(untrusted_payload))
 
 
 def _parse_mode(core: Core, target: Qube, argument: str, untrusted_payload: bytes) -> On:
-    wanted = _wanted(core, argument)
+    wanted = parse_wanted(argument)
     mode = next((mode for mode in MODES if mode.encode() == untrusted_payload), None)
     if mode is None:
         raise NoSuchMode(f"expected one of {', '.join(MODES)}")
@@ -199,7 +207,7 @@ def _parse_mode(core: Core, target: Qube, argument: str, untrusted_payload: byte
 
 def _parse_wish(devclass: str, core: Core, target: Qube, argument: str, untrusted_payload: bytes) -> On:
     """The device of the argument, with the mode and the options of the payload, which must agree with it."""
-    wanted = _wanted(core, argument)
+    wanted = parse_wanted(argument)
     given = parse_properties(untrusted_payload)
     options = {name[1:]: given.pop(name) for name in list(given) if name.startswith("_") and name != "_"}
     identity = given.pop("device_id", None)
@@ -246,7 +254,7 @@ def _methods(devclass: str) -> Iterable[Method]:
     ):
         yield Method(
             f"{service}.{name}",
-            partial(verb, devclass),
+            partial(with_backend, partial(verb, devclass)),
             Scope.LOCAL,
             access,
             _EMPTY,

@@ -39,15 +39,25 @@ READS = (
     *named("admin.vm.feature.", "List Get"),
     *named("admin.vm.tag.", "List Get"),
     *named("admin.vm.", "device.denied.List Stats"),
+    *named("admin.vm.volume.", "List Info ListSnapshots"),
+    *named("admin.vm.device.block.", "Available Assigned Attached List"),
+    *named("admin.vm.", "firewall.Get notes.Get"),
 )
 WRITES = (
     *named("admin.vm.property.", "Set Reset"),
     *named("admin.vm.feature.", "Set Remove"),
     *named("admin.vm.tag.", "Set Remove"),
     *named("admin.vm.device.denied.", "Add Remove"),
+    *named("admin.vm.volume.", "Resize Clear Snapshot Revert Set.revisions_to_keep Set.rw CloneFrom CloneTo"),
+    *named("admin.vm.device.block.", "Assign Unassign Attach Detach Set.assignment Set.required"),
+    *named("admin.vm.", "firewall.Set firewall.Reload notes.Set"),
     *named("admin.vm.", "Start Kill Pause Unpause Remove CreateDisposable"),
 )
-GLOBAL = named("admin.", "vm.List vm.Stats Events vm.Create.AppVM label.List label.Get")
+GLOBAL = (
+    *named("admin.", "vm.List vm.Stats Events vm.Create.AppVM label.List label.Get"),
+    *named("admin.pool.", "List Info volume.List volume.Info volume.ListSnapshots volume.Snapshot"),
+    *named("admin.pool.volume.", "Resize Revert CloneFrom CloneTo Set.revisions_to_keep"),
+)
 DRAWN = (
     *named("", "dispid gateway gateway6 ip ip6 mac qid start_time stubdom_uuid stubdom_xid uuid xid"),
     *named("visible_", "gateway gateway6 ip ip6"),
@@ -101,6 +111,19 @@ WITH_WORD = named("admin.", "vm.property.Get vm.feature.Get vm.tag.Get label.Get
 ARGUMENTS = named("", "netvm template label guivm plain private created-by-bob memory xid red")
 
 
+BLOCK = "admin.vm.device.block"
+VOLUMES = st.sampled_from(("private", "private", "root", "volatile", "kernel", "none"))
+BACKENDS = ("work", "mail", "secret-1", "nobody")
+PORTS = st.sampled_from(("sda", "sdb"))
+DEVICES = st.builds("{}+{}".format, st.sampled_from(BACKENDS), PORTS)
+DEVICES_SEEN = st.builds("{}+{}".format, st.sampled_from(("work", "mail", "nobody")), PORTS)
+VIDS = st.builds(
+    "appvms/{}/{}".format,
+    st.sampled_from(("work", "alice", "secret-1", "nobody")),
+    st.sampled_from(("private", "root")),
+)
+
+
 def _not_alice(name: str) -> str:
     return "mail" if name == "alice" else name
 
@@ -108,6 +131,7 @@ def _not_alice(name: str) -> str:
 def changes(where: str, names: st.SearchStrategy[str]) -> st.SearchStrategy[Step]:
     """Changes to these qubes. Alice sets what names a qube to any, since a name is what can be probed."""
     values = (MOSTLY_HIDDEN if where == "alice" else names).map(str.encode)
+    devices = DEVICES_SEEN if where == "both" else DEVICES
     tags = st.sampled_from(("private", "plain") if where == "hidden" else ("private", "plain", "mine"))
     codes = st.sampled_from((b"", b"u030101", b"b******m******", b"b*", b"all"))
     features = st.sampled_from(("private", "plain", "internal", "tag-created-vm-with"))
@@ -124,9 +148,28 @@ def changes(where: str, names: st.SearchStrategy[str]) -> st.SearchStrategy[Step
         step(["admin.vm.feature.Set"], features, st.just(b"1")),
         step(["admin.vm.feature.Remove"], features),
         step(POWER),
+        step(["admin.vm.volume.Clear", "admin.vm.volume.Snapshot"], VOLUMES),
+        step(["admin.vm.volume.Set.revisions_to_keep"], VOLUMES, st.sampled_from((b"0", b"3"))),
+        step(["admin.vm.volume.Resize"], VOLUMES, st.sampled_from((b"3221225472", b"3221229568"))),
+        step(["admin.vm.volume.Revert"], VOLUMES, st.sampled_from((b"1", b"2"))),
+        step(["admin.vm.firewall.Set"], st.just(""), st.sampled_from((b"action=drop", b"action=accept"))),
+        step(["admin.vm.firewall.Reload"]),
+        step(["admin.vm.notes.Set"], st.just(""), st.sampled_from((b"one", b"two"))),
+        step([f"{BLOCK}.Assign"], devices, st.sampled_from((b"mode='auto-attach'", b"mode='required'"))),
+        step([f"{BLOCK}.Set.assignment"], devices, st.sampled_from((b"auto-attach", b"ask-to-attach"))),
+        step([f"{BLOCK}.{verb}" for verb in ("Unassign", "Attach", "Detach")], devices),
         # The listener itself stays.
         st.builds(Step, st.just(where), st.just("admin.vm.Remove"), names.map(_not_alice)),
     )
+
+
+OF_VOLUME = named("admin.vm.volume.", "Info ListSnapshots CloneFrom")
+PLAIN_LATER = (
+    *named("admin.vm.", "volume.List firewall.Get notes.Get"),
+    *(f"{BLOCK}.{verb}" for verb in ("Available", "Assigned", "Attached", "List")),
+)
+OF_POOL = named("admin.pool.volume.", "Info ListSnapshots Snapshot CloneFrom")
+POOLS = st.sampled_from(("varlibqubes", "linux-kernel", "none"))
 
 
 def questions() -> st.SearchStrategy[Step]:
@@ -137,11 +180,18 @@ def questions() -> st.SearchStrategy[Step]:
         st.builds(Step, alice, st.sampled_from(PLAIN), MOSTLY_OWN),
         st.builds(Step, alice, st.sampled_from(WITH_WORD), MOSTLY_OWN, st.sampled_from(ARGUMENTS)),
         st.builds(Step, alice, st.just("admin.vm.Create.AppVM"), st.just("dom0"), templates, new),
+        st.builds(Step, alice, st.sampled_from(OF_VOLUME), MOSTLY_OWN, VOLUMES),
+        st.builds(Step, alice, st.sampled_from(PLAIN_LATER), MOSTLY_OWN),
+        st.builds(Step, alice, st.sampled_from(OF_POOL), st.just("dom0"), POOLS, VIDS.map(str.encode)),
+        st.builds(Step, alice, st.just("admin.pool.volume.List"), st.just("dom0"), POOLS),
+        st.builds(Step, alice, st.just("admin.pool.List")),
     )
 
 
 DISPOSABLE = re.compile(rb"disp[0-9]+")
 CPU_TIME = re.compile(rb"cputime=[0-9]+")
+TOKEN = re.compile(rb"(?<=^0\0)[A-Za-z0-9]{32}$")
+USAGE = re.compile(rb"usage=[0-9]+")
 UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -184,6 +234,8 @@ class Side:
         def named(found: re.Match[bytes]) -> bytes:
             return self.drawn.setdefault(found[0], b"<%d>" % len(self.drawn))
 
+        data = data.replace(bytes(self.daemon.root), b"/root")
+        data = USAGE.sub(b"usage=", TOKEN.sub(named, data))
         return CPU_TIME.sub(b"cputime=", DISPOSABLE.sub(named, UUID.sub(named, data)))
 
 
@@ -236,6 +288,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def side(folder: Path, seen: Path, with_hidden: bool) -> Iterator[Side]:
+    for backend in ("work", "secret-1") if with_hidden else ("work",):
+        place = rooted(folder).run_dir / f"qubesdb/{backend}/qubes-block-devices/sda"
+        place.mkdir(parents=True)
+        (place / "desc").write_text("disk")
     kept = rooted(folder).qubes_dir
     kept.parent.mkdir(parents=True)
     subprocess.run(["cp", "-a", "--sparse=always", rooted(seen).qubes_dir, kept], check=True)
@@ -339,6 +395,13 @@ def test_hidden_and_absent_are_the_same_bytes(tmp_path: Path, seen: Path, target
         ),
         pytest.param("admin.vm.property.Get", "%s", "label", b"", id="a-read"),
         pytest.param("admin.vm.CreateDisposable", "%s", "", b"", id="a-disposable"),
+        pytest.param(f"{BLOCK}.Attach", "work", "%s+sda", b"", id="a-device"),
+        pytest.param(f"{BLOCK}.Assign", "work", "%s+sda", b"mode='auto-attach'", id="an-assignment"),
+        pytest.param("admin.pool.volume.Info", "dom0", "varlibqubes", b"appvms/%s/private", id="a-volume"),
+        pytest.param(
+            "admin.pool.volume.CloneFrom", "dom0", "varlibqubes", b"appvms/%s/private", id="a-volume-to-copy"
+        ),
+        pytest.param("admin.vm.volume.CloneFrom", "%s", "private", b"", id="a-clone"),
     ],
 )
 def test_a_hidden_qube_is_named_in_vain(
