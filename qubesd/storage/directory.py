@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
-from qubesd.errors import StorageError
 from qubesd.model.state import PoolConfig, VolumeConfig
-from qubesd.storage import images
+from qubesd.storage import images, refusals
 from qubesd.storage.images import beside, reporting
-from qubesd.storage.pool import Kind, Space, kind
+from qubesd.storage.pool import Space, kind
 
 FOLDERS = ("appvms", "vm-templates")
 IMPORT = "-import.img"
@@ -62,13 +61,13 @@ class DirectoryPool(ABC):
     wrote, so it is refused where no such state is kept (decision 0015)."""
 
     def begin_import(self, volume: VolumeConfig, size: int) -> Path:
-        self._refuse_other_kinds(volume, "replaced")
+        refusals.of_other_kinds(volume, "replaced")
         if not (self.imports_beside_writes and volume.revisions_to_keep > 0):
-            self._refuse_dirty(volume)
+            refusals.of_dirty(volume, self.is_dirty(volume))
         with self._doing(volume, "cannot be replaced"):
             place = self._file(volume.vid, IMPORT)
             if place.exists():
-                raise StorageError(f"volume {volume.vid!r}: is being replaced already; wait until that ends")
+                raise refusals.of_replaced(volume)
             images.make_folder(place.parent)
             images.make_empty(place, size)
             return place
@@ -82,21 +81,7 @@ class DirectoryPool(ABC):
         if image is None or size >= image.stat().st_size:
             return
         if self.is_dirty(volume) or images.holds_data(image, size):
-            raise StorageError(
-                f"volume {volume.vid!r}: making a volume smaller destroys what is at its end; "
-                "make a new one of that size and copy the files"
-            )
-
-    def _refuse_dirty(self, volume: VolumeConfig) -> None:
-        if self.is_dirty(volume):
-            raise StorageError(
-                f"volume {volume.vid!r}: holds writes that are not committed; shut its qube down, "
-                "or start and shut it down after a crash"
-            )
-
-    def _refuse_other_kinds(self, volume: VolumeConfig, what: str) -> None:
-        if kind(volume) is not Kind.ORIGIN:
-            raise StorageError(f"volume {volume.vid!r}: only a volume that keeps its content can be {what}")
+            raise refusals.of_shrinking(volume)
 
     def _doing(self, volume: VolumeConfig, what: str) -> AbstractContextManager[None]:
         return reporting(f"{self.directory / volume.vid}: the volume {what}")

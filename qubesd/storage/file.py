@@ -16,7 +16,7 @@ from pathlib import Path
 from qubesd.disk import sync
 from qubesd.errors import BadValue, NotSupported, StorageError
 from qubesd.model.state import VolumeConfig
-from qubesd.storage import copying, images
+from qubesd.storage import copying, images, refusals
 from qubesd.storage.directory import IMPORT, DirectoryPool
 from qubesd.storage.pool import Kind, Pool, Revision, is_direct, kind
 
@@ -42,7 +42,7 @@ class FilePool(DirectoryPool):
             image = self._file(volume.vid, _IMAGE)
             if kind(volume) is Kind.ORIGIN:
                 if image.exists():
-                    raise StorageError(f"volume {volume.vid!r}: its image is there already; move it away")
+                    raise refusals.of_present(volume)
                 images.make_folder(image.parent)
                 images.make_empty(image, volume.size)
 
@@ -138,8 +138,8 @@ class FilePool(DirectoryPool):
 
     @contextmanager
     def export(self, volume: VolumeConfig) -> Iterator[Path]:
-        self._refuse_other_kinds(volume, "exported")
-        self._refuse_dirty(volume)
+        refusals.of_other_kinds(volume, "exported")
+        refusals.of_dirty(volume, self.is_dirty(volume))
         yield self._file(volume.vid, _IMAGE)
 
     def end_import(self, volume: VolumeConfig, good: bool) -> None:

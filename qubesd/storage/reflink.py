@@ -19,7 +19,7 @@ from tempfile import TemporaryFile
 from qubesd.disk import sync
 from qubesd.errors import NoSuchRevision, StorageError
 from qubesd.model.state import PoolConfig, VolumeConfig
-from qubesd.storage import copying, images
+from qubesd.storage import copying, images, refusals
 from qubesd.storage.directory import IMPORT, DirectoryPool
 from qubesd.storage.images import beside, reporting
 from qubesd.storage.pool import Kind, Pool, Revision, is_direct, kind
@@ -69,7 +69,7 @@ class ReflinkPool(DirectoryPool):
             clean = self._file(volume.vid, _CLEAN)
             if kind(volume) is Kind.ORIGIN:
                 if clean.exists():
-                    raise StorageError(f"volume {volume.vid!r}: its image is there already; move it away")
+                    raise refusals.of_present(volume)
                 images.make_folder(clean.parent)
                 images.make_empty(clean, volume.size)
 
@@ -149,7 +149,7 @@ class ReflinkPool(DirectoryPool):
         return sorted(revisions, key=lambda revision: (revision.time, int(revision.id)))
 
     def snapshot(self, volume: VolumeConfig) -> str:
-        self._refuse_without_revisions(volume)
+        refusals.without_revisions(volume)
         with self._doing(volume, "cannot be snapshot"):
             clean = self._file(volume.vid, _CLEAN)
             revision = self._next_revision(volume)
@@ -158,11 +158,11 @@ class ReflinkPool(DirectoryPool):
         return revision.id
 
     def revert(self, volume: VolumeConfig, revision: str) -> None:
-        self._refuse_other_kinds(volume, "reverted")
+        refusals.of_other_kinds(volume, "reverted")
         chosen = next((found for found in self.revisions(volume) if found.id == revision), None)
         if chosen is None:
             raise NoSuchRevision("no such revision; list them with admin.vm.volume.ListSnapshots")
-        self._refuse_dirty(volume)
+        refusals.of_dirty(volume, self.is_dirty(volume))
         with self._doing(volume, "cannot be reverted"):
             self._commit(volume, self._revision_file(volume, chosen))
 
@@ -176,7 +176,7 @@ class ReflinkPool(DirectoryPool):
 
     @contextmanager
     def export(self, volume: VolumeConfig) -> Iterator[Path]:
-        self._refuse_other_kinds(volume, "exported")
+        refusals.of_other_kinds(volume, "exported")
         with self._doing(volume, "cannot be read"):
             image = os.open(self._file(volume.vid, _CLEAN), os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -225,11 +225,6 @@ class ReflinkPool(DirectoryPool):
         revisions = self.revisions(volume)
         for old in revisions[: max(0, len(revisions) - max(0, volume.revisions_to_keep))]:
             images.remove(self._revision_file(volume, old))
-
-    def _refuse_without_revisions(self, volume: VolumeConfig) -> None:
-        self._refuse_other_kinds(volume, "snapshot")
-        if volume.revisions_to_keep < 1:
-            raise StorageError(f"volume {volume.vid!r}: keeps no revisions; set revisions_to_keep first")
 
 
 def _names(folder: Path) -> list[str]:
