@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from qubesd.errors import StorageError
@@ -22,6 +23,7 @@ _STEP = 128 << 20
 """Bytes asked of the kernel at once."""
 _PIECE = 1 << 20
 """Bytes held in memory where the kernel does not copy by itself."""
+_ZEROS = bytes(_PIECE)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -55,11 +57,20 @@ def share(reader: int, writer: int) -> bool:
     return True
 
 
-def clone(pool: Pool, volume: VolumeConfig, source_pool: Pool, source: VolumeConfig) -> None:
-    """``Pool.clone`` for any two drivers, by an export here and an import there."""
+def clone(
+    pool: Pool,
+    volume: VolumeConfig,
+    source_pool: Pool,
+    source: VolumeConfig,
+    begin: Callable[[int], Path] | None = None,
+) -> None:
+    """``Pool.clone`` for any two drivers, by an export here and an import there.
+
+    ``begin`` makes the empty image of so many bytes; ``None`` for ``Pool.begin_import``.
+    """
     size = source_pool.size(source)
     with source_pool.export(source) as exported:
-        target = pool.begin_import(volume, size)
+        target = pool.begin_import(volume, size) if begin is None else begin(size)
         try:
             copy(exported, target)
         except BaseException as error:
@@ -108,7 +119,8 @@ def _copy_bytes(reader: int, writer: int, start: int, end: int) -> None:
         piece = os.pread(reader, min(_PIECE, end - start), start)
         if not piece:
             raise OSError(errno.EIO, "the image became shorter while it was copied")
-        written = 0
+        # A device tells of no holes; what is empty in it needs no place in the copy either.
+        written = len(piece) if piece == _ZEROS[: len(piece)] else 0
         while written < len(piece):
             written += os.pwrite(writer, piece[written:], start + written)
         start += len(piece)

@@ -71,6 +71,7 @@ class ThinPool:
         self._devices = devices
         self._clock = clock
         self._listed: tuple[float, Mapping[str, _Lv]] | None = None
+        self._changes = 0
 
     def open(self) -> None:
         if self._thin not in self._list():
@@ -283,7 +284,7 @@ class ThinPool:
         return known[1] if known is not None and time.monotonic() - known[0] < _FRESH else self._list()
 
     def _list(self) -> Mapping[str, _Lv]:
-        asked = time.monotonic()
+        asked, changes = time.monotonic(), self._changes
         text = self._run(
             ["lvs", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", _FIELDS, "--", self._group],
             b"",
@@ -293,13 +294,15 @@ class ThinPool:
             listed = {row["lv_name"]: _lv(row) for row in rows}
         except (ValueError, LookupError, TypeError) as error:
             raise StorageError(f"pool {self.config.name!r}: lvs answered what cannot be read") from error
-        self._listed = asked, listed
+        if changes == self._changes:  # else another thread's change may not be in it
+            self._listed = asked, listed
         return listed
 
     def _change(self, *arguments: str) -> None:
         try:
             self._run(arguments, b"")
         finally:
+            self._changes += 1
             self._listed = None
 
     def _make(self, name: str, size: int) -> None:
@@ -391,7 +394,7 @@ def _lv(row: Mapping[str, str]) -> _Lv:
 
 
 def _size(size: int) -> str:
-    """At least this many bytes, in the units that LVM takes; it goes on to round up to an extent of its own."""
+    """At least this many bytes, in the units that LVM takes, which rounds up further to an extent."""
     sectors = -(-check_size(size) // _SECTOR)
     return f"{max(1, sectors) * _SECTOR}b"
 
