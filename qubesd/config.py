@@ -37,6 +37,8 @@ class Config:
     """The qrexec services of dom0: ``policy.EvalSimple`` and ``policy.EvalGUI`` of ours, ``policy.Ask`` and
     ``policy.Notify`` of the user's agent."""
     log_dir: Path = Path("/var/log/qubes")
+    callback_file: Path = Path("/etc/qubes_callback.json")
+    """The commands of pools of the driver ``callback``."""
     hypervisor: str = "xen"
     """``test``, ``qemu`` or ``xen``."""
     libvirt_uri: str = "xen:///"
@@ -91,6 +93,7 @@ def rooted(root: Path) -> Config:
         policy_dir=root / "etc/qubes/policy.d",
         policy_legacy=root / "etc/qubes-rpc/policy",
         services_dir=root / "etc/qubes-rpc",
+        callback_file=root / "etc/qubes_callback.json",
         log_dir=root / "var/log/qubes",
         hypervisor="test",
         libvirt_uri="test:///default",

@@ -35,7 +35,7 @@ async def add(keeper: Keeper, storage: Storage, name: str, driver: str, options:
         ProtocolError, QubesError, BadValue: the driver does not take these options.
         StorageError: it cannot be used.
     """
-    config, pool = drivers.configure(name, driver, options)
+    config, pool = drivers.configure(name, driver, options, storage.environment)
     _refuse_known(keeper, name)
     await storage.work(pool.open)
     _refuse_known(keeper, name)
@@ -47,12 +47,12 @@ async def add(keeper: Keeper, storage: Storage, name: str, driver: str, options:
 
 
 async def remove(keeper: Keeper, storage: Storage, name: str) -> None:
-    """Forget a pool; what is in it stays.
+    """Forget a pool; what is in it stays. What its driver cannot put away then is named in the log.
 
     Raises:
         PoolInUse: a qube has a volume there, or new ones would go there.
     """
-    pool_of(keeper, name)
+    config = pool_of(keeper, name)
     default = any(read(keeper, None, default).value == name for default in _DEFAULTS)
     if default or keeper.owners.of((name, "")) or storage.is_filling(name):
         raise PoolInUse(f"pool {name!r} holds volumes of a qube or is a default; move those first")
@@ -62,6 +62,7 @@ async def remove(keeper: Keeper, storage: Storage, name: str) -> None:
     draft.tell(PoolRemoved(None, name))
     draft.apply()
     await keeper.durable()
+    await storage.forget(config)
 
 
 async def configure(keeper: Keeper, name: str, option: str, value: str) -> None:

@@ -20,7 +20,7 @@ from qubesd.core.keeper import Keeper
 from qubesd.core.pending import Pending, Record
 from qubesd.errors import NoSuchPool, QubeError, QubeExists, QubesError, StorageError
 from qubesd.model.lineage import template_of
-from qubesd.model.state import Qube, VolumeConfig
+from qubesd.model.state import PoolConfig, Qube, VolumeConfig
 from qubesd.model.volumes import current, is_ephemeral, targets
 from qubesd.storage import commands, drivers, encryption
 from qubesd.storage.pool import Kind, Pool, is_direct, kind
@@ -40,6 +40,7 @@ class Storage:
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
+        self.environment = drivers.Environment(keeper.config.callback_file)
         self._pools: dict[str, Pool] = {}
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._threads = ThreadPoolExecutor(_THREADS, "storage")
@@ -89,8 +90,16 @@ class Storage:
             raise NoSuchPool(f"no pool {name[:64]!r}")
         pool = self._pools.get(name)
         if pool is None or pool.config != config:
-            pool = self._pools[name] = drivers.make(config)
+            pool = self._pools[name] = drivers.make(config, self.environment)
         return pool
+
+    async def forget(self, config: PoolConfig) -> None:
+        """A pool was removed: end what its driver has open; a failure is named in the log."""
+        self._pools.pop(config.name, None)
+        try:
+            await self.work(drivers.make(config, self.environment).close)
+        except QubesError as error:
+            _log.error("pool %r was removed, but not put away: %s", config.name, error)
 
     def volumes(self, qube: Qube) -> list[VolumeConfig]:
         """The volumes of a qube as they are now, in the order of its devices."""

@@ -29,6 +29,9 @@ class DirectoryPool(ABC):
             for folder in FOLDERS:
                 images.make_folder(self.directory / folder)
 
+    def close(self) -> None:
+        return
+
     def space(self) -> Space:
         with reporting(f"pool {self.config.name!r}"):
             return Space(*images.space(self.directory))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
+from qubesd.config import Config
 from qubesd.errors import BadValue, ProtocolError, QubesError, StorageError
 from qubesd.model import forms
 from qubesd.model.state import PoolConfig
-from qubesd.storage import file
+from qubesd.storage import callback, commands, file, lvm, zfs
+from qubesd.storage.callback import CallbackPool
 from qubesd.storage.file import FilePool
 from qubesd.storage.kernels import KernelPool
+from qubesd.storage.lvm import ThinPool
 from qubesd.storage.pool import Pool
 from qubesd.storage.reflink import ReflinkPool
+from qubesd.storage.zfs import ZfsPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +36,23 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """What a driver needs of the machine; ``callback_file`` configures the driver ``callback``."""
+
+    callback_file: Path = Config().callback_file
+    run: commands.Run = commands.run
+
+
+@dataclass(frozen=True, slots=True)
 class Driver:
     """A driver: its options in the order that ``admin.pool.ListDrivers`` has them, and how to make a pool.
 
-    ``make`` gets the pool's configuration and what was chosen for the options that are not stored; those are
-    empty for a pool that was added before.
+    ``make`` gets the pool's configuration, what was chosen for the options that are not stored, which is
+    ``None`` for a pool that was added before, and where it is made.
     """
 
     options: tuple[Option, ...]
-    make: Callable[[PoolConfig, Mapping[str, str]], Pool]
+    make: Callable[[PoolConfig, Mapping[str, str] | None, Environment], Pool]
     most_revisions: int | None = None
 
 
@@ -56,6 +70,28 @@ def _directory(untrusted_text: str) -> str:
     return untrusted_text
 
 
+def _named(what: str, names: re.Pattern[str]) -> Callable[[str], str]:
+    def parse(untrusted_text: str) -> str:
+        if not names.fullmatch(untrusted_text):
+            raise BadValue(f"{what} is not a name that its tools take")
+        return untrusted_text
+
+    return parse
+
+
+def _wrapping(config: PoolConfig, chosen: Mapping[str, str] | None, environment: Environment) -> Pool:
+    """The pool of ``callback``, around one of the driver that its file names."""
+    settings = callback.load(environment.callback_file, config.options["conf_id"])
+    if settings.driver not in DRIVERS or settings.driver == "callback":
+        raise StorageError(
+            f"{environment.callback_file}: {settings.id!r}: no driver {settings.driver!r} to wrap"
+        )
+    _, wrapped = configure(config.name, settings.driver, settings.options, environment)
+    return CallbackPool(config, settings, wrapped, environment.run, adding=chosen is not None)
+
+
+_HERE = Environment()
+_CONF_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _REVISIONS = Option("revisions_to_keep", "1", _number)
 _EPHEMERAL = Option("ephemeral_volatile", "False", _boolean)
 _DIRECTORY = Option("dir_path", parse=_directory)
@@ -63,18 +99,42 @@ _DIRECTORY = Option("dir_path", parse=_directory)
 DRIVERS: Mapping[str, Driver] = MappingProxyType(
     {
         "file": Driver(
-            (_REVISIONS, _DIRECTORY, _EPHEMERAL), lambda config, _: FilePool(config), file.MOST_REVISIONS
+            (_REVISIONS, _DIRECTORY, _EPHEMERAL), lambda config, *_: FilePool(config), file.MOST_REVISIONS
         ),
         "file-reflink": Driver(
             (_REVISIONS, _DIRECTORY, Option("setup_check", "True", _boolean, stored=False), _EPHEMERAL),
-            lambda config, chosen: ReflinkPool(config, chosen.get("setup_check") == "True"),
+            lambda config, chosen, _: ReflinkPool(config, (chosen or {}).get("setup_check") == "True"),
         ),
-        "linux-kernel": Driver((_DIRECTORY,), lambda config, _: KernelPool(config)),
+        "linux-kernel": Driver((_DIRECTORY,), lambda config, *_: KernelPool(config)),
+        "lvm_thin": Driver(
+            (
+                _REVISIONS,
+                Option("volume_group", parse=_named("volume_group", lvm.NAME)),
+                Option("thin_pool", parse=_named("thin_pool", lvm.NAME)),
+                _EPHEMERAL,
+            ),
+            lambda config, _, environment: ThinPool(config, environment.run),
+        ),
+        "zfs": Driver(
+            (
+                _REVISIONS,
+                Option("container", parse=_named("container", zfs.NAME)),
+                _EPHEMERAL,
+                Option("snap_on_start_forensics", "False", _boolean),
+            ),
+            lambda config, _, environment: ZfsPool(config, environment.run),
+        ),
+        "callback": Driver(
+            (Option("conf_id", parse=_named("conf_id", _CONF_ID)),),
+            _wrapping,
+        ),
     }
 )
 
 
-def configure(name: str, driver: str, untrusted_options: Mapping[str, str]) -> tuple[PoolConfig, Pool]:
+def configure(
+    name: str, driver: str, untrusted_options: Mapping[str, str], environment: Environment = _HERE
+) -> tuple[PoolConfig, Pool]:
     """A pool to be added: its configuration, complete and in one form, and the pool, which is not open yet.
 
     Args:
@@ -98,10 +158,10 @@ def configure(name: str, driver: str, untrusted_options: Mapping[str, str]) -> t
         (stored if option.stored else chosen)[option.name] = option.parse(untrusted)
     config = PoolConfig(name, driver, stored)
     check_revisions(config, int(stored.get("revisions_to_keep", "0")))
-    return config, DRIVERS[driver].make(config, chosen)
+    return config, DRIVERS[driver].make(config, chosen, environment)
 
 
-def make(config: PoolConfig) -> Pool:
+def make(config: PoolConfig, environment: Environment = _HERE) -> Pool:
     """The pool of a stored configuration; ``StorageError`` where this version has no such driver."""
     driver = DRIVERS.get(config.driver)
     if driver is None:
@@ -109,7 +169,7 @@ def make(config: PoolConfig) -> Pool:
     for option in driver.options:
         if option.default is None and not config.options.get(option.name):
             raise StorageError(f"pool {config.name!r}: option {option.name!r} is missing; mend qubes.xml")
-    return driver.make(config, {})
+    return driver.make(config, None, environment)
 
 
 def check_revisions(config: PoolConfig, number: int) -> None:

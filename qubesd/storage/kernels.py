@@ -26,6 +26,9 @@ class KernelPool:
         with images.reporting(f"pool {self.config.name!r}: {self.directory}"):
             images.make_folder(self.directory)
 
+    def close(self) -> None:
+        pass
+
     def space(self) -> Space:
         return Space()
 

@@ -80,6 +80,9 @@ class ThinPool:
                 "make it with lvcreate --type thin-pool"
             )
 
+    def close(self) -> None:
+        pass
+
     def space(self) -> Space:
         thin = self._recent().get(self._thin)
         return (

@@ -76,6 +76,9 @@ class Pool(Protocol):
     def open(self) -> None:
         """Check that the pool can be used, and make what it needs; again and again without harm."""
 
+    def close(self) -> None:
+        """The pool was forgotten; what is in it stays."""
+
     def space(self) -> Space: ...
 
     def kernels(self) -> list[str]:

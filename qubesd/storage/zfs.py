@@ -85,6 +85,9 @@ class ZfsPool:
         if not self._exists(self._container):
             self._zfs("create", "-p", "-o", "mountpoint=none", self._container)
 
+    def close(self) -> None:
+        pass
+
     def space(self) -> Space:
         fields = self._zfs("list", "-Hp", "-o", "used,available", self._container).split("\t")
         used, available = map(int, fields)
