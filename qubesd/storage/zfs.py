@@ -114,7 +114,7 @@ class ZfsPool:
             if self._exists(name):
                 raise refusals.of_present(volume)
             self._make(name, volume.size)
-            self._snapshot(name, "qubes:after-create")
+            self._snapshot(name, _cause(volume, "after-create"))
 
     def remove(self, volume: VolumeConfig) -> None:
         name = self._name(volume.vid)
@@ -145,7 +145,7 @@ class ZfsPool:
         match kind(volume):
             case Kind.ORIGIN:
                 self._undo_import(volume)
-                found = self._find(volume.vid)
+                found = self._written(volume)
                 if found is not None and (found.writing == _GUEST or (is_direct(volume) and found.written)):
                     self._end_writing(volume, found, "committed")
             case Kind.SNAPSHOT:
@@ -183,7 +183,9 @@ class ZfsPool:
     def snapshot(self, volume: VolumeConfig) -> str:
         refusals.without_revisions(volume)
         name = self._committed(volume.vid)
-        return self._keep(name, "qubes:on-request").partition("@")[2]
+        kept = self._keep(name, "qubes:on-request")
+        self._prune(volume)
+        return kept.partition("@")[2]
 
     def revert(self, volume: VolumeConfig, revision: str) -> None:
         """The revisions made after the chosen one go, and so does it itself (``spec/storage.md`` 4)."""
@@ -229,7 +231,7 @@ class ZfsPool:
             return
         with reporting(f"volume {volume.vid!r} cannot be replaced"):
             sync(self._device(self._name(volume.vid)))
-        self._end_writing(volume, found, f"qubes:after-{found.writing}")
+        self._end_writing(volume, found, _cause(volume, f"after-{found.writing}"))
 
     def clone(self, volume: VolumeConfig, source_pool: Pool, source: VolumeConfig) -> None:
         copying.clone(
@@ -273,6 +275,7 @@ class ZfsPool:
         if volume.revisions_to_keep > 0:
             self._keep(committed, cause)
         self._zfs("set", f"{_WRITING}={writer}", self._name(volume.vid))
+        self._prune(volume)
 
     def _end_writing(self, volume: VolumeConfig, found: _Found, cause: str) -> None:
         """Commit what was written. Cut short after the snapshot, it is made once more."""
@@ -281,6 +284,14 @@ class ZfsPool:
             self._snapshot(name, cause)
         self._zfs("inherit", _WRITING, name)
         self._prune(volume)
+
+    def _written(self, volume: VolumeConfig) -> _Found | None:
+        """The volume, with all in its figures that was written: those lag by seconds behind the data."""
+        found = self._find(volume.vid)
+        if found is None or not (found.writing == _GUEST or is_direct(volume)):
+            return found
+        self._run(("zpool", "sync", self._container.partition("/")[0]), b"")
+        return self._find(volume.vid)
 
     def _undo_import(self, volume: VolumeConfig) -> None:
         found = self._find(volume.vid)
@@ -326,7 +337,7 @@ class ZfsPool:
     def _find(self, vid: str) -> _Found | None:
         """The volume, with one call of the tool; ``None`` where there is none."""
         name = self._name(vid)
-        fields = f"name,volsize,referenced,origin,{_WRITING},written"
+        fields = f"name,volsize,referenced,origin,{_WRITING},written,defer_destroy"
         try:
             text = self._zfs(
                 "list", "-Hp", "-d", "1", "-t", "volume,snapshot", "-s", "createtxg", "-o", fields, name
@@ -339,8 +350,10 @@ class ZfsPool:
         own = next((row for row in rows if row[0] == name), None)
         if own is None:
             return None
-        snapshots = tuple(row[0].partition("@")[2] for row in rows if row[0].startswith(name + "@"))
-        _, size, used, origin, writing, written = own
+        # One that was destroyed stays for as long as there is a clone of it.
+        kept = (row[0] for row in rows if row[0].startswith(name + "@") and row[6] != "on")
+        snapshots = tuple(path.partition("@")[2] for path in kept)
+        _, size, used, origin, writing, written, _ = own
         return _Found(int(size), int(used), origin, writing.strip(_NOTHING), int(written), snapshots)
 
     def _exists(self, name: str) -> bool:
@@ -390,6 +403,11 @@ class ZfsPool:
 
 def _size(size: int) -> str:
     return str(max(1, -(-check_size(size) // _UNIT)) * _UNIT)
+
+
+def _cause(volume: VolumeConfig, cause: str) -> str:
+    """How the name of a snapshot begins that is a revision, where the volume keeps any."""
+    return f"qubes:{cause}" if volume.revisions_to_keep > 0 else "committed"
 
 
 def _time(short: str) -> float | None:
