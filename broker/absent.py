@@ -13,6 +13,7 @@ from broker.judge import Ground
 from broker.visible import hidden
 from qubesd.api.method import Call, Command, Method
 from qubesd.core.core import Core
+from qubesd.core.creation import Creation
 from qubesd.errors import PermissionDenied
 from qubesd.events import Bus
 from qubesd.model.state import Qube, System
@@ -28,6 +29,7 @@ class CoreWithout(Core):
         for name in absent:
             self.system = self.system.without_qube(name)
         self.bus = Bus()
+        self.creation = Creation(self, core.storage, core.firewalls)
 
     def change(self, system: System, qubes: Iterable[str] = (), everything: bool = False) -> None:
         """Never: a call on a qube that does not exist fails before it comes to that."""

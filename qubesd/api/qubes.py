@@ -19,14 +19,13 @@ from qubesd.api.method import (
     Unguarded,
 )
 from qubesd.core.core import Core
-from qubesd.core.creation import Wanted, create, create_disposable, template_name
+from qubesd.core.creation import Wanted, template_name
 from qubesd.core.keeper import Keeper
 from qubesd.core.removal import remove
 from qubesd.errors import PermissionDenied, ProtocolError, QubesError
 from qubesd.model.names import check_new_label_name, check_qube_name
 from qubesd.model.properties import read
-from qubesd.model.references import makes_disposables
-from qubesd.model.state import DOM0, Klass, Qube
+from qubesd.model.state import Klass, Qube
 from qubesd.model.volumes import NAMES as VOLUMES
 
 _TEMPLATE_BASED = frozenset((Klass.APP, Klass.DISPOSABLE))
@@ -46,7 +45,7 @@ def list_qubes(core: Core, command: Command) -> Reply:
 
 
 async def create_qube(core: Core, command: Command) -> Reply:
-    await core.power.lives.finish(create(core, command.caller, command.value))
+    await core.power.lives.finish(core.creation.create(command.caller, command.value))
     return DONE
 
 
@@ -59,8 +58,9 @@ async def create_disposable_of(core: Core, command: Command) -> Reply:
     if template is None:
         raise QubesError("no template for disposables is set")
     if command.argument:
-        return _refill(core, template)
-    made = await core.power.lives.finish(create_disposable(core, command.caller, template))
+        core.preloading.fill(template)
+        return DONE
+    made = await core.power.lives.finish(_take_or_make(core, command.caller, template))
     return Text(f"uuid:{made.uuid}" if command.value else made.name)
 
 
@@ -70,21 +70,15 @@ async def remove_qube(core: Core, command: Command) -> Reply:
 
 
 async def _remove(core: Core, qube: Qube) -> None:
-    async with core.power.lives.holding(qube):
+    async with core.preloading.making_way(qube), core.power.lives.holding(qube):
         await remove(core, core.storage, qube)
         await core.power.lives.forget(qube)
 
 
-def _refill(core: Core, template: Qube) -> Reply:
-    """Keep as many disposables ready as the template is to have: none so far, so it must ask for none."""
-    if not makes_disposables(template):
-        raise QubesError(f"no disposables can be made from qube {template.name!r}")
-    wish = template.features.get("preload-dispvm-max", "0")
-    if read(core, None, "default_dispvm").value == template.name:
-        wish = core.system.qubes[DOM0].features.get("preload-dispvm-max", wish)
-    if wish.strip("0"):
-        raise QubesError("this system keeps no disposables ready; ask for one without 'preload'")
-    return DONE
+async def _take_or_make(core: Core, creator: Qube, template: Qube) -> Qube:
+    return await core.preloading.take(creator, template) or await core.creation.create_disposable(
+        creator, template
+    )
 
 
 def _disposable_template(core: Core, command: Command) -> str | None:

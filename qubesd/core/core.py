@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from qubesd.config import Config
-from qubesd.core.disposables import Numbers
+from qubesd.core.creation import Creation
 from qubesd.core.firewall import Firewalls
 from qubesd.core.keeper import Keeper
 from qubesd.core.picture import Picture
 from qubesd.core.power import Power
+from qubesd.core.preloading import Preloading
 from qubesd.core.statistics import Statistics
 from qubesd.core.storage import Storage
 from qubesd.core.volumes import Volumes
@@ -33,7 +33,8 @@ class Core(Keeper):
         self.firewalls = Firewalls(self, self.storage, self.power.lives)
         self.volumes = Volumes(self, self.storage, self.power.lives)
         self.statistics = Statistics(self)
-        self.disposable_numbers = Numbers(time.monotonic)
+        self.creation = Creation(self, self.storage, self.firewalls)
+        self.preloading = Preloading(self, self.creation, self.power, self.storage, self.firewalls)
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}
 
     async def open(self) -> None:
@@ -47,9 +48,11 @@ class Core(Keeper):
         await self.storage.settle(self.power.lives.active())
         await self.firewalls.open()
         await self.power.lives.clean_up_left_overs()
+        self.preloading.open()
 
     async def close(self) -> None:
         """Let what is under way end, write what is not written yet, and let go of the hypervisor."""
+        self.preloading.close()
         await self.statistics.close()
         await self.firewalls.close()
         await self.power.lives.close()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
-from qubesd.core.core import Core
+from qubesd.core import waiting
+from qubesd.core.disposables import Numbers
 from qubesd.core.draft import Draft
-from qubesd.core.tags import CREATED_BY, TRACKED, inherit_from_creator, put_tag
+from qubesd.core.firewall import Firewalls
+from qubesd.core.keeper import Keeper
+from qubesd.core.storage import Storage
+from qubesd.core.tags import TRACKED, belong_to
 from qubesd.errors import BadPropertyValue, BadValue, NoSuchLabel, NoSuchQube, QubeExists, QubesError
 from qubesd.events import QubeAdded, QubeCreatedOnDisk
 from qubesd.model import volumes
@@ -18,6 +23,7 @@ from qubesd.model.properties import read, table
 from qubesd.model.property import Settable
 from qubesd.model.references import makes_disposables
 from qubesd.model.state import Klass, Qube, System, Value
+from qubesd.model.view import View
 
 _DEFAULT_TEMPLATE = {Klass.APP: "default_template", Klass.DISPOSABLE: "default_dispvm"}
 """The classes that need a template, and the global property that names it where the caller does not."""
@@ -38,62 +44,124 @@ class Wanted:
     pools: Mapping[str, str] = field(default_factory=dict)
 
 
-def template_name(core: Core, wanted: Wanted) -> str | None:
+def template_name(view: View, wanted: Wanted) -> str | None:
     """The template that the qube will have, there or not; ``None`` where it will have none."""
     if wanted.template is not None or wanted.klass not in _DEFAULT_TEMPLATE:
         return wanted.template
-    value = read(core, None, _DEFAULT_TEMPLATE[wanted.klass]).value
+    value = read(view, None, _DEFAULT_TEMPLATE[wanted.klass]).value
     return None if value is None else str(value)
 
 
-async def create(core: Core, creator: Qube, wanted: Wanted) -> Qube:
-    """Make the qube, halted, and everything that it has from its template and from its creator; durable.
+class Creation:
+    """Makes the qubes of one keeper."""
 
-    Raises:
-        NoSuchLabel, QubeExists, NoSuchQube (the template): in this order.
-        BadValue, BadPropertyValue: the template cannot be one for this class, or there is none.
-        QubesError: there is no such pool, or no room for another qube.
-        StorageError, StoreError: its files cannot be made, or it cannot be made durable; there is no qube.
-    """
-    system = core.system
-    if wanted.label not in system.labels:
-        raise NoSuchLabel("no such label; list them with admin.label.List")
-    if wanted.name in system.qubes:
-        raise QubeExists(f"a qube {wanted.name!r} is there already")
-    template = _template(core, wanted)
-    for pool in (*wanted.pools.values(), *(() if wanted.pool is None else (wanted.pool,))):
-        if pool not in system.pools:
-            raise QubesError(f"no pool {pool[:64]!r}")
-    properties: dict[str, Value] = {"label": wanted.label}
-    if template is not None:
-        properties["template"] = template.name
-    number = core.disposable_numbers.draw(system) if wanted.klass is Klass.DISPOSABLE else None
-    return await _add(core, creator, wanted, properties, number)
+    def __init__(self, keeper: Keeper, storage: Storage, firewalls: Firewalls) -> None:
+        self._keeper = keeper
+        self._storage = storage
+        self._firewalls = firewalls
+        self._numbers = Numbers(time.monotonic)
+
+    async def create(self, creator: Qube, wanted: Wanted) -> Qube:
+        """Make the qube, halted, and everything that it has from its template and from its creator; durable.
+
+        Raises:
+            NoSuchLabel, QubeExists, NoSuchQube (the template): in this order.
+            BadValue, BadPropertyValue: the template cannot be one for this class, or there is none.
+            QubesError: there is no such pool, or no room for another qube.
+            StorageError, StoreError: its files cannot be made, or it cannot be made durable; there is no
+                qube.
+        """
+        system = self._keeper.system
+        if wanted.label not in system.labels:
+            raise NoSuchLabel("no such label; list them with admin.label.List")
+        if wanted.name in system.qubes:
+            raise QubeExists(f"a qube {wanted.name!r} is there already")
+        template = _template(self._keeper, wanted)
+        for pool in (*wanted.pools.values(), *(() if wanted.pool is None else (wanted.pool,))):
+            if pool not in system.pools:
+                raise QubesError(f"no pool {pool[:64]!r}")
+        properties: dict[str, Value] = {"label": wanted.label}
+        if template is not None:
+            properties["template"] = template.name
+        number = self._numbers.draw(system) if wanted.klass is Klass.DISPOSABLE else None
+        return await self._add(creator, wanted, properties, number)
+
+    async def create_disposable(self, creator: Qube | None, template: Qube) -> Qube:
+        """Make an unnamed disposable that is removed when it shuts down, durable; it is not started.
+
+        Args:
+            creator: ``None`` for one that is to wait in the queue of its template (``preloading``).
+
+        Raises:
+            QubesError: no disposables can be made from the template, or there is no number free.
+            StorageError, StoreError: as with ``create``.
+        """
+        if not makes_disposables(template):
+            raise QubesError(f"no disposables can be made from qube {template.name!r}")
+        number = self._numbers.draw(self._keeper.system)
+        label = str(template.properties["label"])
+        wanted = Wanted(Klass.DISPOSABLE, f"disp{number}", label, template.name)
+        properties: dict[str, Value] = {"label": label, "template": template.name, "auto_cleanup": True}
+        return await self._add(creator, wanted, properties, number)
+
+    async def _add(
+        self,
+        creator: Qube | None,
+        wanted: Wanted,
+        properties: Mapping[str, Value],
+        number: int | None,
+    ) -> Qube:
+        """Make the qube's files, then the qube; ``number`` is that of a disposable.
+
+        What the qube has from others is settled when it is added: others may have changed while its files
+        were being made, and a name or a number that it was to have may not have been taken, being claimed.
+        """
+        template = (
+            self._keeper.system.qubes.get(str(properties.get("template"))) if number is not None else None
+        )
+        firewall = None if template is None else await self._firewalls.copied(template)
+        # Nothing waits between the choice of a number and its claim.
+        qid = self._free_qid(creator)
+        start = Qube(wanted.name, qid, str(uuid4()), wanted.klass, properties, dispid=number)
+        planned = _planned(Draft(self._keeper), wanted, start)
+        async with self._storage.making(planned, firewall):
+            draft = Draft(self._keeper)
+            if wanted.label not in draft.system.labels:
+                raise NoSuchLabel("no such label; list them with admin.label.List")
+            qube = _planned(draft, wanted, start)
+            if qube.volumes != planned.volumes:
+                raise QubesError(
+                    f"its template or pool changed while qube {wanted.name!r} was made; try again"
+                )
+            draft.put(_tracked(draft, qube))
+            if creator is None:
+                _tell_waiting(draft, qube)
+            else:
+                _tell(draft, self._keeper.current(creator), qube)
+            draft.apply()
+            made = self._keeper.system.qubes[qube.name]
+            await self._keeper.durable()
+        return made
+
+    def _free_qid(self, creator: Qube | None) -> int:
+        """A number that no qube has: the lowest for dom0, any for others, who could count hidden qubes by
+        it."""
+        used = {qube.qid for qube in self._keeper.system.qubes.values()} | self._storage.claimed()
+        free = (qid for qid in range(1, MAX_QID + 1) if qid not in used)
+        counted = creator is not None and creator.klass is Klass.ADMIN
+        qid = next(free, None) if counted else secrets.choice([*free] or [None])
+        if qid is None:
+            raise QubesError(f"no room for more than {MAX_QID} qubes; remove some first")
+        return qid
 
 
-async def create_disposable(core: Core, creator: Qube, template: Qube) -> Qube:
-    """Make an unnamed disposable that is removed when it shuts down, durable; it is not started.
-
-    Raises:
-        QubesError: no disposables can be made from the template, or there is no number free.
-        StorageError, StoreError: as with ``create``.
-    """
-    if not makes_disposables(template):
-        raise QubesError(f"no disposables can be made from qube {template.name!r}")
-    number = core.disposable_numbers.draw(core.system)
-    label = str(template.properties["label"])
-    wanted = Wanted(Klass.DISPOSABLE, f"disp{number}", label, template.name)
-    properties: dict[str, Value] = {"label": label, "template": template.name, "auto_cleanup": True}
-    return await _add(core, creator, wanted, properties, number)
-
-
-def _template(core: Core, wanted: Wanted) -> Qube | None:
+def _template(view: View, wanted: Wanted) -> Qube | None:
     if wanted.klass not in _DEFAULT_TEMPLATE:
         return None
-    name = template_name(core, wanted)
+    name = template_name(view, wanted)
     if name is None:
         raise BadValue(f"no template given, and {_DEFAULT_TEMPLATE[wanted.klass]!r} is not set")
-    return _checked_template(core.system, wanted.klass, name)
+    return _checked_template(view.system, wanted.klass, name)
 
 
 def _checked_template(system: System, klass: Klass, name: str) -> Qube:
@@ -105,35 +173,6 @@ def _checked_template(system: System, klass: Klass, name: str) -> Qube:
     if klass is Klass.DISPOSABLE and not makes_disposables(template):
         raise BadValue(f"no disposables can be made from qube {name!r}: 'template_for_dispvms' is False")
     return template
-
-
-async def _add(
-    core: Core, creator: Qube, wanted: Wanted, properties: Mapping[str, Value], number: int | None
-) -> Qube:
-    """Make the qube's files, then the qube; ``number`` is that of a disposable.
-
-    What the qube has from others is settled when it is added: others may have changed while its files were
-    being made, and a name or a number that it was to have may not have been taken, being claimed.
-    """
-    template = core.system.qubes.get(str(properties.get("template"))) if number is not None else None
-    firewall = None if template is None else await core.firewalls.copied(template)
-    # Nothing waits between the choice of a number and its claim.
-    qid = _free_qid(core, creator)
-    start = Qube(wanted.name, qid, str(uuid4()), wanted.klass, properties, dispid=number)
-    planned = _planned(Draft(core), wanted, start)
-    async with core.storage.making(planned, firewall):
-        draft = Draft(core)
-        if wanted.label not in draft.system.labels:
-            raise NoSuchLabel("no such label; list them with admin.label.List")
-        qube = _planned(draft, wanted, start)
-        if qube.volumes != planned.volumes:
-            raise QubesError(f"its template or pool changed while qube {wanted.name!r} was made; try again")
-        draft.put(_tracked(draft, qube))
-        _tell(draft, core.current(creator), qube)
-        draft.apply()
-        made = core.system.qubes[qube.name]
-        await core.durable()
-    return made
 
 
 def _planned(draft: Draft, wanted: Wanted, qube: Qube) -> Qube:
@@ -153,12 +192,16 @@ def _tell(draft: Draft, creator: Qube, qube: Qube) -> None:
     draft.tell(QubeAdded(None, qube.name))
     if qube.klass is Klass.DISPOSABLE:
         draft.tell(on_disk)
-    inherit_from_creator(draft, qube.name, creator)
-    put_tag(draft, qube.name, f"{CREATED_BY}{creator.name}")
-    if qube.properties.get("auto_cleanup"):
-        put_tag(draft, qube.name, f"disp-{CREATED_BY}{creator.name}")
+    belong_to(draft, qube.name, creator, bool(qube.properties.get("auto_cleanup")))
     if qube.klass not in (Klass.DISPOSABLE, Klass.REMOTE):
         draft.tell(on_disk)
+
+
+def _tell_waiting(draft: Draft, qube: Qube) -> None:
+    """The events of a disposable that is nobody's yet, and between them its place in the queue."""
+    draft.tell(QubeAdded(None, qube.name))
+    waiting.enter(draft, qube.name)
+    draft.tell(QubeCreatedOnDisk(qube.name))
 
 
 def _copied(qube: Qube, template: Qube) -> Qube:
@@ -176,6 +219,21 @@ def _copied(qube: Qube, template: Qube) -> Qube:
     return replace(qube, properties={**properties, **qube.properties}, features=features, tags=template.tags)
 
 
+def is_as_made_now(qube: Qube, template: Qube) -> bool:
+    """Whether a disposable has of its template what one that is made now would have.
+
+    What it has beyond that, such as what its own system told of itself, does not count.
+    """
+    given = {"label": template.properties["label"], "template": template.name, "auto_cleanup": True}
+    now = _copied(replace(qube, properties=given), template)
+    tags = {tag for tag in now.tags if not tag.startswith(tuple(f"{name}-" for name in TRACKED))}
+    return (
+        qube.properties == now.properties
+        and now.features.items() <= qube.features.items()
+        and tags <= qube.tags
+    )
+
+
 def _tracked(draft: Draft, qube: Qube) -> Qube:
     """With the tags that repeat its properties, and none that repeats another qube's."""
     kept = {tag for tag in qube.tags if not tag.startswith(tuple(f"{name}-" for name in TRACKED))}
@@ -185,13 +243,3 @@ def _tracked(draft: Draft, qube: Qube) -> Qube:
             if read(draft, qube, name).value is not None and is_tag(tag):
                 kept.add(tag)
     return replace(qube, tags=frozenset(kept))
-
-
-def _free_qid(core: Core, creator: Qube) -> int:
-    """A number that no qube has: the lowest for dom0, any for others, who could count hidden qubes by it."""
-    used = {qube.qid for qube in core.system.qubes.values()} | core.storage.claimed()
-    free = (qid for qid in range(1, MAX_QID + 1) if qid not in used)
-    qid = next(free, None) if creator.klass is Klass.ADMIN else secrets.choice([*free] or [None])
-    if qid is None:
-        raise QubesError(f"no room for more than {MAX_QID} qubes; remove some first")
-    return qid

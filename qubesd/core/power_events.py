@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qubesd.events import Keys, WireEvent
+from qubesd.events import Keys, Read, WireEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,35 @@ class DomainPaused(DomainEvent):
 class DomainPreUnpaused(DomainEvent):
     kind = "domain-pre-unpaused"
     ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class PreloadStart(DomainEvent):
+    """Disposables of this template are made ahead, after ``delay`` seconds."""
+
+    kind = "domain-preload-dispvm-start"
+
+    reason: str
+    delay: float
+
+    def keys(self) -> Keys:
+        return (("reason", self.reason), ("delay", f"{self.delay:g}"))
+
+
+@dataclass(frozen=True, slots=True)
+class PreloadUsed(DomainEvent):
+    """One that was made ahead was handed out; the next follows after ``delay`` seconds."""
+
+    kind = "domain-preload-dispvm-used"
+
+    dispvm: str
+    delay: float
+
+    def keys(self) -> Keys:
+        return (("dispvm", self.dispvm), ("delay", f"{self.delay:g}"))
+
+    def reads(self) -> tuple[Read, ...]:
+        return (Read("admin.vm.List", "", self.dispvm),)
 
 
 @dataclass(frozen=True, slots=True)

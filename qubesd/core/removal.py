@@ -6,12 +6,13 @@ Who refers to a qube is not for every caller to read; the log says it, the error
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from qubesd.core import waiting
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
 from qubesd.core.storage import Storage
-from qubesd.errors import QubeInUse, QubeNotHalted
+from qubesd.errors import QubeInUse, QubeNotHalted, QubesError
 from qubesd.events import QubePreDelete, QubeRemoved
 from qubesd.model.properties import GLOBALS, read, table
 from qubesd.model.state import Klass, Qube
@@ -43,6 +44,7 @@ async def remove(keeper: Keeper, storage: Storage, qube: Qube) -> None:
                 f"qube {qube.name!r} is in use by another qube or as a default; see the daemon's log"
             )
         draft = Draft(keeper)
+        waiting.leave(draft, qube.name)
         draft.drop(qube.name)
         draft.tell(QubeRemoved(None, qube.name))
         draft.apply()
@@ -58,14 +60,24 @@ def _check_may_go(keeper: Keeper, qube: Qube) -> None:
         raise QubeNotHalted(f"qube {qube.name!r} is not halted; shut it down first")
 
 
-def users(keeper: Keeper, name: str) -> Iterator[str]:
-    """What refers to the qube, in words: others' properties of their own, global ones by any way, devices."""
+def could_go(keeper: Keeper, qube: Qube, besides: Collection[str]) -> bool:
+    """Whether the qube could be removed once the qubes of these names are gone."""
+    try:
+        _check_may_go(keeper, qube)
+    except QubesError:
+        return False
+    return next(users(keeper, qube.name, besides), None) is None
+
+
+def users(keeper: Keeper, name: str, besides: Collection[str] = ()) -> Iterator[str]:
+    """What refers to the qube, in words: others' properties of their own, global ones by any way, devices;
+    the qubes of the names in ``besides`` do not count."""
     system = keeper.system
     for line in GLOBALS.values():
         if line.type == "vm" and read(keeper, None, line.name).value == name:
             yield f"global property {line.name!r}"
     for other in map(system.qubes.__getitem__, keeper.referrers.of(name)):
-        if other.name == name:
+        if other.name == name or other.name in besides:
             continue
         for prop, value in other.properties.items():
             # A file of another version may have left a property that no table knows.

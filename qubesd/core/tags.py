@@ -70,6 +70,14 @@ def track(draft: Draft, owner: str, name: str, value: Value) -> None:
         put_tag(draft, owner, wanted)
 
 
+def belong_to(draft: Draft, owner: str, creator: Qube, passing: bool) -> None:
+    """Give a qube what says whose it is; ``passing`` is for one that goes with its run."""
+    inherit_from_creator(draft, owner, creator)
+    put_tag(draft, owner, f"{CREATED_BY}{creator.name}")
+    if passing:
+        put_tag(draft, owner, f"disp-{CREATED_BY}{creator.name}")
+
+
 def inherit_from_creator(draft: Draft, owner: str, creator: Qube) -> None:
     """Give a qube what its creator's features ``tag-created-vm-with`` and ``set-created-guivm`` say.
 

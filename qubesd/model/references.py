@@ -29,10 +29,19 @@ def makes_disposables(qube: Qube) -> bool:
     return qube.properties.get("template_for_dispvms") is True
 
 
+QUEUE = "preload-dispvm"
+"""The feature of a template that names the disposables which wait to be handed out."""
+
+
+def waiting(template: Qube) -> list[str]:
+    """The names of the disposables that wait, the oldest first."""
+    return template.features.get(QUEUE, "").split()
+
+
 def is_preloaded(view: View, qube: Qube) -> bool:
     """Whether this disposable waits in its template's queue."""
     template = named(view.system, qube.properties.get("template"))
-    return template is not None and qube.name in template.features.get("preload-dispvm", "").split()
+    return template is not None and qube.name in waiting(template)
 
 
 def find_label(labels: Mapping[str, Label], text: str) -> Label | None:

@@ -155,6 +155,10 @@ class Embedded:
         usage = await self._connection.ask(lambda libvirtd: _usage(find(libvirtd, uuid)))
         return Figures() if usage is None else self._figures(uuid, usage)
 
+    async def free_memory(self) -> int:
+        taken = sum(memory for _, memory, _ in (await self._connection.ask(_usages)).values())
+        return max(0, self._host.memory * 1024 - taken) * 1024
+
     async def all_figures(self) -> dict[str, Figures]:
         usages = await self._connection.ask(_usages)
         found = {uuid: self._figures(uuid, usage) for uuid, usage in usages.items()}

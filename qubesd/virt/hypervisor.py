@@ -188,6 +188,9 @@ class Hypervisor(Protocol):
     async def pci_devices(self) -> list[PciDevice]:
         """The host's PCI devices, by port."""
 
+    async def free_memory(self) -> int:
+        """Bytes of the host's memory that no domain has."""
+
     async def figures(self, uuid: str) -> Figures:
         """What the domain uses; all zero where it is off. dom0's uuid means the host's own share."""
 

@@ -113,37 +113,6 @@ def test_disposable_refused(words: tuple[str, ...], want: str, tmp_path: Path) -
     visit(tmp_path, guest)
 
 
-@pytest.mark.parametrize(
-    ("wishes", "want"),
-    [
-        pytest.param({}, "", id="none"),
-        pytest.param({"web-dvm": "0"}, "", id="nought"),
-        pytest.param({"web-dvm": "2"}, "QubesException", id="two"),
-        pytest.param({"web-dvm": "0", "dom0": "2"}, "QubesException", id="two-for-the-default"),
-        pytest.param({"web-dvm": "2", "dom0": "0"}, "", id="nought-for-the-default"),
-    ],
-)
-def test_refill_of_what_is_kept_ready(wishes: dict[str, str], want: str, tmp_path: Path) -> None:
-    """No disposables are kept ready yet: that is fine where none are asked for, and said where some are."""
-
-    async def guest(house: House) -> None:
-        for needed in (
-            "qrexec",
-            "supported-rpc.qubes.WaitForRunningSystem",
-            "supported-rpc.qubes.WaitForSession",
-        ):
-            await house.do("admin.vm.feature.Set", "debian-13", needed, "1")
-        if "dom0" in wishes:
-            await house.do("admin.property.Set", "dom0", "default_dispvm", "web-dvm")
-        for name, wish in wishes.items():
-            await house.do("admin.vm.feature.Set", name, "preload-dispvm-max", wish)
-        before = house.core.system
-        assert await house.call("admin.vm.CreateDisposable", "web-dvm", "preload") == want
-        assert house.core.system is before
-
-    visit(tmp_path, guest)
-
-
 def test_disposable_of_the_caller(tmp_path: Path) -> None:
     """Asked of dom0, the template is the caller's own ``default_dispvm``; the answer can be the uuid."""
 

@@ -1,0 +1,43 @@
+"""The queue of disposables that wait to be handed out, as steps of a larger change."""
+
+from __future__ import annotations
+
+from qubesd.core.draft import Draft
+from qubesd.core.features import drop_feature, put_feature
+from qubesd.events import PropertyReset
+from qubesd.model.preload import COMPLETED, IN_PROGRESS, INTERNAL, template_of_waiting
+from qubesd.model.references import QUEUE, waiting
+
+
+def enter(draft: Draft, name: str) -> None:
+    """Put a disposable that is being made at the end of its template's queue."""
+    template = str(draft.system.qubes[name].properties["template"])
+    put_feature(draft, name, IN_PROGRESS, "1")
+    put_feature(draft, template, QUEUE, " ".join([*waiting(draft.system.qubes[template]), name]))
+    put_feature(draft, name, INTERNAL, "1")
+
+
+def complete(draft: Draft, name: str) -> None:
+    """It can be handed out from now on."""
+    drop_feature(draft, name, IN_PROGRESS)
+    put_feature(draft, name, COMPLETED, "1")
+
+
+def leave(draft: Draft, name: str) -> None:
+    """Take it out of the queue; nothing where it is in none."""
+    template = template_of_waiting(draft, name)
+    if template is not None:
+        strike(draft, template.name, name)
+        draft.tell(PropertyReset(name, "is_preload"))
+
+
+def strike(draft: Draft, template: str, name: str) -> None:
+    """Take a name out of the queue of this template, also one that is no disposable of it."""
+    left = [other for other in waiting(draft.system.qubes[template]) if other != name]
+    put_feature(draft, template, QUEUE, " ".join(left))
+
+
+def become_ordinary(draft: Draft, name: str) -> None:
+    """Take from it what one that waits has."""
+    for feature in (IN_PROGRESS, COMPLETED, INTERNAL):
+        drop_feature(draft, name, feature)
