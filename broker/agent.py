@@ -1,6 +1,6 @@
 """The user's agent: asking and telling whoever sits in front of a GUI qube (``spec/policy-daemon.md`` 3).
 
-The agent of dom0 answers on two sockets among its qrexec services; that of another qube is called through
+The agent of dom0 answers on sockets among its qrexec services; that of another qube is called through
 ``qrexec-client``. An agent that is lost, late or too talkative has said nothing.
 """
 
@@ -17,6 +17,7 @@ from typing import NamedTuple, cast
 
 from broker.sockets import short_path
 from policy_engine import Asked, Request, World
+from qubesd.core.device_questions import Question
 from qubesd.model.state import DOM0
 
 _log = logging.getLogger(__name__)
@@ -89,6 +90,19 @@ class Agents:
             "target": note.target,
         }
         await self._call(note.screen, "policy.Notify", parameters, self._notify_patience)
+
+    async def place(self, question: Question) -> str | None:
+        """Ask to which qube a device may go; the words of the agent, exactly (``spec/devices.md`` 8)."""
+        parameters = {
+            "source": question.source,
+            "device_name": question.device_name,
+            "argument": question.argument,
+            "targets": list(question.targets),
+            "default_target": question.default_target,
+            "icons": dict(question.icons),
+        }
+        answer = await self._call(question.screen, "device-agent.GUI", parameters, self._ask_patience)
+        return None if answer is None else answer.decode("ascii", "backslashreplace")
 
     async def _call(
         self, screen: str, service: str, parameters: Mapping[str, object], patience: float

@@ -118,7 +118,9 @@ async def _serve_core(
         core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
     )
     house = House(core, dispatcher)
-    answering = Answering(policies, facts.world, Agents(config.services_dir), audit.refused)
+    agents = Agents(config.services_dir)
+    core.devices.ask = agents.place
+    answering = Answering(policies, facts.world, agents, audit.refused)
     policy_sockets = PolicySockets(answering)
     own_uid = os.geteuid()
     channels = Channels(

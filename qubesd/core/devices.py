@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from qubesd.core import assignments, block, exposure
+from qubesd.core import assignments, block, device_questions, exposure
 from qubesd.core.device_events import (
     DeviceAdded,
     DeviceAttach,
@@ -45,6 +45,9 @@ _log = logging.getLogger(__name__)
 _ANNOUNCED = ("block", "usb")
 """The classes whose devices come and go while their qube runs."""
 
+_BY_THEMSELVES = ("auto-attach", "ask-to-attach")
+"""The modes in which a device comes without a call."""
+
 _Slot = tuple[str, str, str]
 """Class, backend and port."""
 
@@ -68,6 +71,9 @@ class Devices:
         self._attached: dict[str, list[Attachment]] = {}
         self._claimed: set[_Slot] = set()
         self._known: dict[tuple[str, str], dict[str, Device]] = {}
+        self._asked_about: set[_Slot] = set()
+        self.ask: device_questions.Ask = device_questions.nobody
+        """How the user is asked where a device may go; whoever can reach an agent sets it."""
         keeper.bus.subscribe(DomainStart, lambda event: lives.behind(self._started(event.subject)))
         keeper.bus.subscribe(DomainStopped, lambda event: self._stopped(event.subject))
 
@@ -230,14 +236,38 @@ class Devices:
                     self._forget(holder.name, attachment)
 
     async def _hand_out(self, device: Device) -> None:
-        """Give a new device to the first running qube that is to have it by itself."""
+        """Give a new device to the running qube that is to have it; the user says where there are several."""
+        wishes: dict[str, Assignment] = {}
         for name in self._keeper.referrers.of(device.backend):
-            qube = self._keeper.system.qubes[name]
-            for wish in by_precedence(assignments.of_class(qube, device.devclass)):
-                runs = self._keeper.running(name).state == "Running"
-                if runs and wish.mode == "auto-attach" and _means(wish, device):
-                    await self._try(qube, device, wish)
-                    break
+            if self._keeper.running(name).state == "Running":
+                wish = _wish_for(self._keeper.system.qubes[name], device)
+                if wish is not None:
+                    wishes[name] = wish
+        await self._give(device, wishes)
+
+    async def _give(self, device: Device, wishes: Mapping[str, Assignment]) -> None:
+        """Attach the device to the one qube that wishes for it by itself, else have the user asked."""
+        if len(wishes) == 1:
+            ((name, wish),) = wishes.items()
+            if wish.mode == "auto-attach":
+                await self._try(self._keeper.system.qubes[name], device, wish)
+                return
+        if wishes and _slot(device) not in self._asked_about:
+            self._asked_about.add(_slot(device))
+            self._lives.behind(self._ask_and_give(device, wishes))
+
+    async def _ask_and_give(self, device: Device, wishes: Mapping[str, Assignment]) -> None:
+        try:
+            question = device_questions.question_of(self._keeper, device, tuple(sorted(wishes)))
+            name = device_questions.chosen(question, await self.ask(question))
+        finally:
+            self._asked_about.discard(_slot(device))
+        qube = None if name is None else self._keeper.system.qubes.get(name)
+        if name is None or qube is None or _wish_for(qube, device) != wishes[name]:
+            _log.info("device %s:%s is left alone", device.backend, device.port)
+            return
+        # The device that was asked about, or none: it is named by its identity too.
+        await self._try(qube, device, wishes[name])
 
     async def _started(self, name: str) -> None:
         """A qube runs: see what it exposes, and attach what it is to have."""
@@ -249,12 +279,10 @@ class Devices:
         for devclass in CLASSES:
             for wish in by_precedence(assignments.of_class(qube, devclass)):
                 backend = self._keeper.system.qubes.get(wish.backend)
-                if wish.mode == "ask-to-attach":
-                    _log.warning("qube %r: nobody can be asked here; a device is not attached", name)
-                if wish.mode == "auto-attach" and backend is not None:
+                if wish.mode in _BY_THEMSELVES and backend is not None:
                     for device in await self.exposed(backend, devclass):
-                        if _means(wish, device) and self.holder(device) is None:
-                            await self._try(qube, device, wish)
+                        if _wish_for(qube, device) == wish and self.holder(device) is None:
+                            await self._give(device, {name: wish})
 
     async def _try(self, qube: Qube, device: Device, wish: Assignment) -> None:
         wanted = Wanted(device.backend, device.port, device.identity)
@@ -342,6 +370,13 @@ def _slot(device: Device) -> _Slot:
 
 def _same(device: Device, other: Device | None) -> bool:
     return other is not None and device.identity == other.identity
+
+
+def _wish_for(qube: Qube, device: Device) -> Assignment | None:
+    """The most special assignment by which the qube is to have the device without a call."""
+    wishes = by_precedence(assignments.of_class(qube, device.devclass))
+    found = next((wish for wish in wishes if _means(wish, device)), None)
+    return found if found is not None and found.mode in _BY_THEMSELVES else None
 
 
 def _means(wish: Assignment, device: Device) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from qubesd.core.device_questions import Question
 from tests.qubesd.house import House, visit
 
 BLOCK = "admin.vm.device.block"
@@ -149,6 +150,126 @@ def test_what_is_assigned_comes_by_itself(tmp_path: Path) -> None:
         async with asyncio.timeout(20):
             while not await house.call(ATTACHED, "work"):
                 await asyncio.sleep(0.01)
+
+    with_disk(tmp_path, guest)
+
+
+class User:
+    """Whoever sits in front of the GUI qube: keeps the questions and answers each when told to."""
+
+    def __init__(self, house: House, answer: str | None) -> None:
+        self.answer = answer
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.asked: list[Question] = []
+        self.has_been_asked = asyncio.Event()
+        house.core.devices.ask = self._ask
+
+    async def _ask(self, question: Question) -> str | None:
+        self.asked.append(question)
+        self.has_been_asked.set()
+        await self.may_answer.wait()
+        return self.answer
+
+
+async def settled(house: House) -> None:
+    """What goes on behind the calls has ended."""
+    while tasks := [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
+        done, _ = await asyncio.wait(tasks, timeout=0.2)
+        if not done:
+            return
+
+
+async def plugged_in_late(house: House, root: Path, *modes: tuple[str, str]) -> None:
+    """``work`` and ``web-dvm`` run with these wishes, and then a disk comes."""
+    for name, mode in modes:
+        await house.do(ASSIGN, name, "sys-net+sdb", f"mode='{mode}'")
+        if house.core.running(name).state == "Halted":
+            await house.do("admin.vm.Start", name)
+    await settled(house)
+    announce(root, "sdb")
+    await house.core.devices.refresh(house.qube("sys-net"), "block")
+
+
+@pytest.mark.parametrize(
+    ("answer", "attached"),
+    [
+        ("allow:work", True),
+        ("allow:work\n", True),
+        ("deny", False),
+        ("", False),
+        ("allow:", False),
+        ("allow:web-dvm", False),
+        ("ALLOW:work", False),
+        ("allow:work allow:work", False),
+        (None, False),
+    ],
+)
+def test_a_device_to_be_asked_about_comes_only_with_the_users_yes(
+    tmp_path: Path, answer: str | None, attached: bool
+) -> None:
+    async def guest(house: House) -> None:
+        user = User(house, answer)
+        await plugged_in_late(house, tmp_path, ("work", "ask-to-attach"))
+        await settled(house)
+        (question,) = user.asked
+        assert question == Question(
+            screen="dom0",
+            source="sys-net",
+            device_name="backup",
+            argument="sdb",
+            targets=("work",),
+            icons={"sys-net": "servicevm-red", "work": "appvm-red"},
+        )
+        assert question.default_target == "work"
+        assert bool(await house.call(ATTACHED, "work")) is attached
+
+    with_disk(tmp_path, guest)
+
+
+def test_the_user_is_asked_when_the_qube_starts_too(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        user = User(house, "allow:web-dvm")
+        await house.do(ASSIGN, "web-dvm", "sys-net+sda", "mode='ask-to-attach'")
+        await house.do("admin.vm.Start", "web-dvm")
+        await settled(house)
+        assert [question.targets for question in user.asked] == [("web-dvm",)]
+        assert await house.call(ATTACHED, "web-dvm")
+
+    with_disk(tmp_path, guest)
+
+
+def test_where_two_are_to_have_it_the_user_is_asked_once(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        user = User(house, "allow:work")
+        await plugged_in_late(house, tmp_path, ("work", "auto-attach"), ("web-dvm", "auto-attach"))
+        await settled(house)
+        assert [question.targets for question in user.asked] == [("web-dvm", "work")]
+        assert user.asked[0].default_target == ""
+        assert await house.call(ATTACHED, "work")
+        assert not await house.call(ATTACHED, "web-dvm")
+
+    with_disk(tmp_path, guest)
+
+
+@pytest.mark.parametrize("meanwhile", ["taken back", "another device", "stopped"])
+def test_a_yes_is_for_what_was_asked_and_for_nothing_else(tmp_path: Path, meanwhile: str) -> None:
+    async def guest(house: House) -> None:
+        user = User(house, "allow:work")
+        user.may_answer.clear()
+        await plugged_in_late(house, tmp_path, ("work", "ask-to-attach"))
+        await user.has_been_asked.wait()
+        match meanwhile:
+            case "taken back":
+                await house.do(f"{BLOCK}.Unassign", "work", "sys-net+sdb")
+            case "another device":
+                shutil.rmtree(tmp_path / "run/qubesdb/sys-net/qubes-block-devices/sdb")
+                announce(tmp_path, "sdb", parent="1-2:1.0")
+            case "stopped":
+                await house.do("admin.vm.Kill", "work")
+        user.may_answer.set()
+        await settled(house)
+        assert not await house.call(ATTACHED, "work")
 
     with_disk(tmp_path, guest)
 
