@@ -25,6 +25,7 @@ from qubesd.core.lives import Lives
 from qubesd.core.power_events import DomainStart, DomainStopped
 from qubesd.core.storage import Storage
 from qubesd.errors import (
+    BadValue,
     DeviceAlreadyAttached,
     DeviceNotAssigned,
     NotSupported,
@@ -45,6 +46,8 @@ _log = logging.getLogger(__name__)
 _ANNOUNCED = ("block", "usb")
 """The classes whose devices come and go while their qube runs."""
 
+_BEFORE_BOOT = ("block", "pci")
+"""The classes whose devices a domain can begin with."""
 _BY_THEMSELVES = ("auto-attach", "ask-to-attach")
 """The modes in which a device comes without a call."""
 
@@ -116,7 +119,6 @@ class Devices:
             DeviceAlreadyAttached: a qube has it.
             PermissionDenied: it is to be attached by hand and the qube denies such devices.
             BadValue: the options are none for it.
-            NotSupported: devices of this class cannot be plugged in on this host.
         """
         assignments.refuse_remote(qube)
         await self._lives.finish(self._attach(qube, devclass, wanted, mode, options))
@@ -160,6 +162,11 @@ class Devices:
         for wish in qube.assignments:
             if wish.mode != "required":
                 continue
+            if wish.devclass not in _BEFORE_BOOT:
+                raise NotSupported(
+                    f"qube {qube.name!r}: a {wish.devclass} device cannot be there before the start; "
+                    "assign it as auto-attach"
+                )
             device = await self._present(qube, wish)
             taken = [one.disk.target for one in found if one.disk is not None]
             found.append(self._planned(qube, device, wish, taken))
@@ -191,10 +198,7 @@ class Devices:
             try:
                 attachment = self._planned(qube, device, wish, [])
                 self._keeper.bus.publish(DevicePreAttach(*_words(qube, attachment)))
-                if attachment.disk is not None:
-                    await self._keeper.hypervisor.attach_disk(qube.uuid, attachment.disk)
-                else:
-                    await self._keeper.hypervisor.attach_pci(qube.uuid, device.data["sbdf"])
+                await self._plug(qube, attachment)
                 self._told(qube.name, attachment)
             finally:
                 self._claimed.discard(slot)
@@ -220,9 +224,25 @@ class Devices:
         self._keeper.bus.publish(DevicePreDetach(qube.name, device.devclass, device.backend, device.port))
         if attachment.disk is not None:
             await self._keeper.hypervisor.detach_disk(qube.uuid, attachment.disk.target)
-        elif "sbdf" in device.data:
+        elif device.devclass == "pci":
             await self._keeper.hypervisor.detach_pci(qube.uuid, device.data["sbdf"])
+        else:
+            await self._keeper.hypervisor.lead_out(qube.uuid, *self._led(device))
         self._forget(qube.name, attachment)
+
+    async def _plug(self, qube: Qube, attachment: Attachment) -> None:
+        device = attachment.device
+        if attachment.disk is not None:
+            await self._keeper.hypervisor.attach_disk(qube.uuid, attachment.disk)
+        elif device.devclass == "pci":
+            await self._keeper.hypervisor.attach_pci(qube.uuid, device.data["sbdf"])
+        else:
+            await self._keeper.hypervisor.lead_in(qube.uuid, *self._led(device))
+
+    def _led(self, device: Device) -> tuple[str, str]:
+        """A USB device or the microphone as the hypervisor names it; of a qube that is gone, by no uuid."""
+        backend = self._keeper.system.qubes.get(device.backend)
+        return "" if backend is None else backend.uuid, f"{device.devclass}:{device.port}"
 
     async def _lose(self, device: Device) -> None:
         """The device is gone: take it from the qube that has it."""
@@ -331,10 +351,12 @@ class Devices:
             have = [one.disk.target for one in self.attached(qube, "block") if one.disk is not None]
             options = block.checked_options(wish.options)
             return Attachment(device, wish, block.disk_of(device, options, [*own, *have, *taken]))
-        if device.devclass != "pci":
-            raise NotSupported(f"{device.devclass} devices need a service in the qubes that is not there yet")
         if qube.name == DOM0:
-            raise QubesError("dom0 has this device anyway")
+            raise QubesError("dom0 gets no devices this way")
+        if device.devclass != "pci":
+            if wish.options:
+                raise BadValue(f"{device.devclass} devices have no options")
+            return Attachment(device, wish)
         if read(self._keeper, qube, "virt_mode").value == "pvh":
             raise QubesError(f"qube {qube.name!r} has virt_mode 'pvh', in which there are no PCI devices")
         return Attachment(device, wish)

@@ -49,6 +49,7 @@ class Embedded:
         self._interfaces: dict[str, dict[str, Interface]] = {}
         self._disks: dict[str, dict[str, Disk]] = {}
         self._pci: dict[str, set[str]] = {}
+        self._led_in: dict[str, set[tuple[str, str]]] = {}
 
     async def open(self, changed: Callable[[DomainChange], None], reconnected: Callable[[], None]) -> None:
         await self._connection.open(changed, reconnected)
@@ -97,6 +98,7 @@ class Embedded:
         self._interfaces.pop(uuid, None)
         self._disks.pop(uuid, None)
         self._pci.pop(uuid, None)
+        self._led_in.pop(uuid, None)
 
     async def answers(self, uuid: str) -> None:
         """There is no guest: its agent is taken to answer."""
@@ -135,6 +137,13 @@ class Embedded:
 
     async def detach_pci(self, uuid: str, address: str) -> None:
         self._pci.get(uuid, set()).discard(address)
+
+    async def lead_in(self, uuid: str, backend: str, device: str) -> None:
+        await self._check_runs(uuid)
+        self._led_in.setdefault(uuid, set()).add((backend, device))
+
+    async def lead_out(self, uuid: str, backend: str, device: str) -> None:
+        self._led_in.get(uuid, set()).discard((backend, device))
 
     async def pci_devices(self) -> list[PciDevice]:
         return await self._connection.ask(

@@ -185,6 +185,17 @@ class Hypervisor(Protocol):
     async def detach_pci(self, uuid: str, address: str) -> None:
         """Unplug it; nothing where the domain has no such device."""
 
+    async def lead_in(self, uuid: str, backend: str, device: str) -> None:
+        """Have a device of another qube, a USB device or the microphone, come out in this one.
+
+        Args:
+            backend: the uuid of the qube that has the device.
+            device: its class and port, ``CLASS:PORT``.
+        """
+
+    async def lead_out(self, uuid: str, backend: str, device: str) -> None:
+        """End that; nothing where it is not so."""
+
     async def pci_devices(self) -> list[PciDevice]:
         """The host's PCI devices, by port."""
 

@@ -1,4 +1,5 @@
-"""Devices of every class. The host has one PCI device, and the running qube ``caller`` announces disks."""
+"""Devices of every class. The host has one PCI device, and the running qube ``caller`` announces disks
+and USB devices."""
 
 from __future__ import annotations
 
@@ -7,7 +8,14 @@ from pathlib import Path
 from tests.e2e.rows.row import Row
 
 CLASSES = ("block", "mic", "pci", "usb")
-DISKS = ("sda", "sdb")
+_PRESENT = {
+    "block": ("caller+sda", "caller+sdb"),
+    "mic": ("dom0+mic", "dom0+mic"),
+    "pci": ("dom0+00_1c.0-00_00.0", "dom0+00_1c.0-00_00.0"),
+    "usb": ("caller+1-1", "caller+1-2"),
+}
+"""Two devices that can be attached, or one twice."""
+ANNOUNCED = {"block": ("sda", "sdb"), "usb": ("1-1", "1-2")}
 NODES = """\
 <node><cpu><mhz>1</mhz><model>x</model><active>1</active><nodes>1</nodes><sockets>1</sockets><cores>1</cores>
 <threads>1</threads></cpu><memory>33554432</memory>
@@ -24,10 +32,11 @@ NODES = """\
 
 def furnish(root: Path) -> str:
     """Lay out what ``caller`` announces; the lines of the configuration that make the host this one."""
-    for port in DISKS:
-        place = root / "run/qubesdb/caller/qubes-block-devices" / port
-        place.mkdir(parents=True)
-        (place / "desc").write_text("disk")
+    for devclass, ports in ANNOUNCED.items():
+        for port in ports:
+            place = root / f"run/qubesdb/caller/qubes-{devclass}-devices" / port
+            place.mkdir(parents=True)
+            (place / "desc").write_text("disk")
     (root / "node.xml").write_text(NODES)
     return f'libvirt_uri = "test://{root}/node.xml"\n'
 
@@ -92,28 +101,7 @@ def _of_class(devclass: str) -> list[Row]:
 
 def _attaching(devclass: str, service: str) -> list[Row]:
     ready = ("admin.vm.property.Set+virt_mode {q} hvm", "admin.vm.Start {q}")
-    if devclass in ("mic", "usb"):
-        # What carries these runs in the qubes, and is not there yet: there is nothing to succeed with.
-        device = "dom0+mic" if devclass == "mic" else "caller+1-1"
-        why = "QubesNotImplementedError" if devclass == "mic" else "ProtocolError"
-        return [
-            Row(
-                f"{service}.Attach+{device} {{q}}",
-                "",
-                f"{service}.Attach+{device} {{q}}",
-                why,
-                before=ready,
-                refused=why,
-            ),
-            Row(
-                f"{service}.Detach+{device} {{q}}",
-                "",
-                f"{service}.Detach+{device} {{q}}",
-                "DeviceNotAssigned",
-                refused="DeviceNotAssigned",
-            ),
-        ]
-    device, second = ("caller+sda", "caller+sdb") if devclass == "block" else ("dom0+00_1c.0-00_00.0",) * 2
+    device, second = _PRESENT[devclass]
     return [
         Row(
             f"{service}.Attach+{device} {{q}}",

@@ -315,3 +315,61 @@ def test_the_calls_of_2017(tmp_path: Path) -> None:
         assert await house.call(f"{BLOCK}.Assigned", "work") == ""
 
     with_disk(tmp_path, guest)
+
+
+USB, MIC = "admin.vm.device.usb", "admin.vm.device.mic"
+
+
+def announce_usb(root: Path, port: str) -> Path:
+    folder = root / "run/qubesdb/sys-net/qubes-usb-devices" / port
+    folder.mkdir(parents=True)
+    (folder / "desc").write_text("0951:1666 Kingston Stick")
+    return folder
+
+
+def test_a_usb_device_comes_and_goes_by_hand_and_by_itself(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        announce_usb(tmp_path, "2-1")
+        await house.core.devices.refresh(house.qube("sys-net"), "usb")
+        house.names()
+        await house.do(f"{USB}.Attach", "work", "sys-net+2-1")
+        assert house.names() == ["work device-pre-attach:usb", "work device-attach:usb"]
+        assert "sys-net+2-1" in await house.call(f"{USB}.Attached", "work")
+        assert await house.call(f"{USB}.Attach", "work", "sys-net+2-1") == "DeviceAlreadyAttached"
+        await house.do(f"{USB}.Detach", "work", "sys-net+2-1")
+        assert house.names() == ["work device-pre-detach:usb", "work device-detach:usb"]
+        await house.do(f"{USB}.Assign", "work", "sys-net+2-2", "mode='auto-attach'")
+        announce_usb(tmp_path, "2-2")
+        await house.core.devices.refresh(house.qube("sys-net"), "usb")
+        assert "sys-net+2-2" in await house.call(f"{USB}.Attached", "work")
+        await house.do("admin.vm.Kill", "sys-net")
+        await settled(house)
+        assert await house.call(f"{USB}.Attached", "work") == ""
+
+    with_disk(tmp_path, guest)
+
+
+def test_the_microphone_goes_to_one_qube(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.Start", "web-dvm")
+        await house.do(f"{MIC}.Attach", "work", "dom0+mic")
+        assert await house.call(f"{MIC}.Attach", "web-dvm", "dom0+mic") == "DeviceAlreadyAttached"
+        assert "attachment='work'" in await house.call(f"{MIC}.Available", "dom0")
+        await house.do("admin.vm.Kill", "work")
+        await house.do(f"{MIC}.Attach", "web-dvm", "dom0+mic")
+        assert await house.call(f"{MIC}.Attach", "web-dvm", "dom0+mic", "_volume='11'") != ""
+
+    with_disk(tmp_path, guest)
+
+
+@pytest.mark.parametrize(("service", "device"), [(USB, "sys-net+2-1"), (MIC, "dom0+mic")])
+def test_what_cannot_be_there_before_the_start_keeps_the_qube_from_starting(
+    tmp_path: Path, service: str, device: str
+) -> None:
+    async def guest(house: House) -> None:
+        announce_usb(tmp_path, "2-1")
+        await house.do(f"{service}.Assign", "web-dvm", device, "mode='required'")
+        assert await house.call("admin.vm.Start", "web-dvm") == "QubesNotImplementedError"
+        assert await house.call(f"{service}.Attach", "work", device, "_any='1'") == "QubesValueError"
+
+    with_disk(tmp_path, guest)
