@@ -418,6 +418,33 @@ def test_what_the_package_says_to_start_is_in_a_package(packages: dict[str, Path
     assert ends - there == set()
 
 
+def test_the_installed_importer_is_both_services(packages: dict[str, Path], short: Path) -> None:
+    """Each as the qrexec daemon runs it, for a qubesd that is not there."""
+    needs("dpkg-deb")
+    for package in packages.values():
+        run("dpkg-deb", "--extract", package, short)
+    for service, size in (("admin.vm.volume.Import", b""), ("admin.vm.volume.ImportWithSize", b"none\n")):
+        link = short / "etc/qubes-rpc" / service
+        assert (short / link.readlink().relative_to("/")).exists()
+        link.unlink()
+        link.symlink_to(short / "usr/lib/qubes-admin-core/bin/qubes-volume-import")
+        done = subprocess.run(
+            [sys.executable, "-I", link, "private", f"--qubesd-internal-socket-path={short}/none"],
+            input=size,
+            capture_output=True,
+            check=False,
+            timeout=LIMIT,
+            env={
+                "QREXEC_REMOTE_DOMAIN": "work",
+                "QREXEC_REQUESTED_TARGET_TYPE": "name",
+                "QREXEC_REQUESTED_TARGET": "vault",
+            },
+        )
+        kind = b"ProtocolError" if size else b"StoragePoolException"
+        assert (done.returncode, done.stdout[:2]) == (1, b"2\0"), done.stderr
+        assert kind in done.stdout
+
+
 def test_the_installed_qubesd_serves_a_new_system(packages: dict[str, Path], short: Path) -> None:
     needs("dpkg-deb")
     for package in packages.values():

@@ -19,6 +19,9 @@ from tools.installation.tree import HERE, SWITCH, lay
 ROOT = HERE.parents[1]
 POLICY = "qubes-admin-policy"
 WHOLE = "qubes-admin-core"
+IMPORTER = "qubes-volume-import"
+IMPORTS = ("admin.vm.volume.Import", "admin.vm.volume.ImportWithSize")
+"""The services that the qrexec daemon runs as a program, which knows by its name which of them it is."""
 STOCK_NAMES = ("qrexec-policy-daemon", "qrexec-policy-exec")
 
 _CONTROL = """\
@@ -126,6 +129,8 @@ def _whole_files(root: Path, programs: Path) -> None:
     for program in sorted(programs.iterdir()):
         if program.name not in STOCK_NAMES and program.name != SWITCH.leads.name:
             _link(root, Path("/usr/bin") / program.name, PROGRAM / "bin" / program.name)
+    for service in IMPORTS:
+        _link(root, Path("/etc/qubes-rpc") / service, PROGRAM / "bin" / IMPORTER)
     _copy(HERE / "systemd/qubesd.service", below(root, Path("/usr/lib/systemd/system/qubesd.service")))
     for pattern in ("*.policy", "include/*"):
         for file in sorted((ROOT / "policy.d").glob(pattern)):
