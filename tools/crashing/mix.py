@@ -50,6 +50,13 @@ class Site:
             self.ledger.observe(thing, read(self.socket, thing))
         return thing
 
+    def value(self, *thing: str) -> Value:
+        """What the thing is now, read where more than one value is possible."""
+        if len(self.ledger.may(thing)) != 1:
+            self.ledger.observe(thing, read(self.socket, thing))
+        (value,) = self.ledger.may(thing)
+        return value
+
 
 def create(site: Site) -> Write:
     """A new qube, of one of the three classes that are made by name."""
@@ -121,6 +128,28 @@ def snapshot(site: Site) -> Write:
     return Write("admin.vm.volume.Snapshot", site.qube(), "private")
 
 
+def clone(site: Site) -> Write:
+    """Another qube's private volume, by a token; refused for a disposable on either side."""
+    source, name = site.qube(), site.qube()
+    thing, size = site.known("volume", name, "size"), site.value("volume", source, "size")
+    try:
+        token = call(site.socket, "admin.vm.volume.CloneFrom", source, "private")
+    except CallError:
+        token = b"none"
+    return Write("admin.vm.volume.CloneTo", name, "private", token, {thing: size})
+
+
+def change_pool(site: Site) -> Write:
+    """A pool of the writer's own, which no qube uses."""
+    name = f"{site.owner}-pool"
+    thing = site.known("pool", name)
+    if site.value(*thing) == THERE:
+        return Write("admin.pool.Remove", "dom0", name, changes={thing: ABSENT})
+    place = site.socket.parent / name
+    payload = f"name={name}\ndir_path={place}\n".encode()
+    return Write("admin.pool.Add", "dom0", "file", payload, {thing: THERE})
+
+
 def set_firewall(site: Site) -> Write:
     name = site.qube()
     thing = site.known("firewall", name)
@@ -148,6 +177,8 @@ KINDS: Mapping[str, tuple[int, Kind]] = {
     "revisions": (1, keep_revisions),
     "clear": (1, clear),
     "snapshot": (1, snapshot),
+    "clone": (2, clone),
+    "pool": (1, change_pool),
     "firewall": (2, set_firewall),
     "notes": (1, set_notes),
 }
@@ -195,6 +226,11 @@ def _notes(socket: Path, qube: str) -> Value:
     return call(socket, "admin.vm.notes.Get", qube).decode("ascii")
 
 
+def _pool(socket: Path, name: str) -> Value:
+    pools = call(socket, "admin.pool.List").decode("ascii").splitlines()
+    return THERE if name in pools else ABSENT
+
+
 _READERS: Mapping[str, Callable[..., Value]] = {
     "property": _property,
     "feature": _feature,
@@ -202,6 +238,7 @@ _READERS: Mapping[str, Callable[..., Value]] = {
     "volume": _volume,
     "firewall": _firewall,
     "notes": _notes,
+    "pool": _pool,
 }
 
 
