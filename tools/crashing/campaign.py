@@ -171,7 +171,7 @@ class Campaign:
                 continue
             if thing[0] == QUBE:
                 value = THERE if thing[1] in there else ABSENT
-            elif thing[1] in there:
+            elif thing[0] == "pool" or thing[1] in there:
                 value = read(site.socket, thing)
             else:
                 continue
