@@ -8,6 +8,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import Process
@@ -45,12 +46,13 @@ class Relay:
                 await reader.read(10)
                 writer.write(b"result=deny")
                 return
-            with short_path(behind) as name:
-                answers, requests = await asyncio.open_unix_connection(name)
-            with closing(requests):
-                passing = asyncio.create_task(self._pass_on(reader, requests))
+            with socket.socket(socket.AF_UNIX) as daemon:
+                daemon.setblocking(False)
+                with short_path(behind) as name:
+                    await asyncio.get_running_loop().sock_connect(daemon, name)
+                passing = asyncio.create_task(self._pass_on(reader, daemon))
                 try:
-                    answer = await answers.read()
+                    answer = await self._whole(daemon)
                 finally:
                     passing.cancel()
                     await asyncio.gather(passing, return_exceptions=True)
@@ -58,12 +60,19 @@ class Relay:
                     answer = b"result=deny"
                 writer.write(answer)
 
-    async def _pass_on(self, reader: StreamReader, requests: StreamWriter) -> None:
+    async def _whole(self, daemon: socket.socket) -> bytes:
+        """All that the daemon says, also where it closes before it has read everything."""
+        answer = b""
+        with suppress(ConnectionError):
+            while data := await asyncio.get_running_loop().sock_recv(daemon, 1 << 16):
+                answer += data
+        return answer
+
+    async def _pass_on(self, reader: StreamReader, daemon: socket.socket) -> None:
         while untrusted_data := await reader.read(1 << 18):
             self._spoil(untrusted_data)
-            requests.write(untrusted_data)
-            await requests.drain()
-        requests.write_eof()
+            await asyncio.get_running_loop().sock_sendall(daemon, untrusted_data)
+        daemon.shutdown(socket.SHUT_WR)
 
     def _spoil(self, untrusted_data: bytes) -> None:
         if self._flaw == "fragile" and b"service_and_arg=+" in untrusted_data:
