@@ -99,10 +99,19 @@ class Creation:
         if not makes_disposables(template):
             raise QubesError(f"no disposables can be made from qube {template.name!r}")
         number = self._numbers.draw(self._keeper.system)
-        label = str(template.properties["label"])
-        wanted = Wanted(Klass.DISPOSABLE, f"disp{number}", label, template.name)
-        properties: dict[str, Value] = {"label": label, "template": template.name, "auto_cleanup": True}
+        wanted, properties = _passing(f"disp{number}", template)
         return await self._add(creator, wanted, properties, number)
+
+    def would_be_made(self, qube: Qube, template: Qube) -> Qube:
+        """What ``create_disposable`` would make now in the place of this qube, for nobody.
+
+        Raises:
+            QubesError: it would make none.
+        """
+        draft = Draft(self._keeper)
+        wanted, properties = _passing(qube.name, template)
+        start = Qube(qube.name, qube.qid, qube.uuid, qube.klass, properties, dispid=qube.dispid)
+        return _tracked(draft, _planned(draft, wanted, start))
 
     async def _add(
         self,
@@ -153,6 +162,13 @@ class Creation:
         if qid is None:
             raise QubesError(f"no room for more than {MAX_QID} qubes; remove some first")
         return qid
+
+
+def _passing(name: str, template: Qube) -> tuple[Wanted, dict[str, Value]]:
+    """A disposable that goes with its run, and the properties that it has of its own."""
+    label = str(template.properties["label"])
+    wanted = Wanted(Klass.DISPOSABLE, name, label, template.name)
+    return wanted, {"label": label, "template": template.name, "auto_cleanup": True}
 
 
 def _template(view: View, wanted: Wanted) -> Qube | None:
@@ -217,21 +233,6 @@ def _copied(qube: Qube, template: Qube) -> Qube:
         name: value for name, value in template.features.items() if not name.startswith("preload-dispvm")
     }
     return replace(qube, properties={**properties, **qube.properties}, features=features, tags=template.tags)
-
-
-def is_as_made_now(qube: Qube, template: Qube) -> bool:
-    """Whether a disposable has of its template what one that is made now would have.
-
-    What it has beyond that, such as what its own system told of itself, does not count.
-    """
-    given = {"label": template.properties["label"], "template": template.name, "auto_cleanup": True}
-    now = _copied(replace(qube, properties=given), template)
-    tags = {tag for tag in now.tags if not tag.startswith(tuple(f"{name}-" for name in TRACKED))}
-    return (
-        qube.properties == now.properties
-        and now.features.items() <= qube.features.items()
-        and tags <= qube.tags
-    )
 
 
 def _tracked(draft: Draft, qube: Qube) -> Qube:

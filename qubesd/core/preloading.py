@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from qubesd.core import waiting
-from qubesd.core.creation import Creation, is_as_made_now
+from qubesd.core.creation import Creation
 from qubesd.core.domain import needed_memory
 from qubesd.core.draft import Draft
 from qubesd.core.firewall import Firewalls
@@ -26,6 +26,7 @@ from qubesd.core.tags import belong_to
 from qubesd.errors import NoSuchQube, QubeNotStarted, QubesError
 from qubesd.events import FeatureEvent, PropertyEvent
 from qubesd.model import preload, references
+from qubesd.model.devices import CLASSES
 from qubesd.model.references import QUEUE, makes_disposables
 from qubesd.model.state import DOM0, Qube, VolumeConfig
 from qubesd.storage.pool import Pool
@@ -152,9 +153,14 @@ class Preloading:
     async def _is_current(self, template: str, qube: Qube) -> bool:
         """Whether one that is made now would be like this one."""
         now = self._keeper.system.qubes.get(template)
-        if now is None or not is_as_made_now(qube, now):
+        if now is None:
             return False
         try:
+            # Anything that somebody has changed of it since is reason enough: it must not come with it.
+            if self._creation.would_be_made(qube, now) != waiting.without_marks(qube):
+                return False
+            if any(self._power.devices.attached(qube, devclass) for devclass in CLASSES):
+                return False
             if await self._firewalls.copied(qube) != await self._firewalls.copied(now):
                 return False
             for volume in self._storage.volumes(qube):

@@ -7,6 +7,9 @@ from qubesd.core.features import drop_feature, put_feature
 from qubesd.events import PropertyReset
 from qubesd.model.preload import COMPLETED, IN_PROGRESS, INTERNAL, template_of_waiting
 from qubesd.model.references import QUEUE, waiting
+from qubesd.model.state import Qube
+
+_MARKS = (IN_PROGRESS, COMPLETED, INTERNAL)
 
 
 def enter(draft: Draft, name: str) -> None:
@@ -37,7 +40,14 @@ def strike(draft: Draft, template: str, name: str) -> None:
     put_feature(draft, template, QUEUE, " ".join(left))
 
 
+def without_marks(qube: Qube) -> Qube:
+    """The qube as it would be, had it not waited."""
+    for feature in _MARKS:
+        qube = qube.without_feature(feature)
+    return qube
+
+
 def become_ordinary(draft: Draft, name: str) -> None:
     """Take from it what one that waits has."""
-    for feature in (IN_PROGRESS, COMPLETED, INTERNAL):
+    for feature in _MARKS:
         drop_feature(draft, name, feature)

@@ -152,6 +152,31 @@ def test_what_the_template_was_before_is_not_handed_out(change: str, tmp_path: P
     visit(tmp_path, guest)
 
 
+TAMPERED = {
+    "tag": ("admin.vm.tag.Set", "managed-by-mallory"),
+    "feature": ("admin.vm.feature.Set", "tag-created-vm-with", "shared"),
+    "property": ("admin.vm.property.Set", "autostart", "True"),
+    "netvm": ("admin.vm.property.Set", "netvm", ""),
+    "firewall": ("admin.vm.firewall.Set", "", "action=drop\n"),
+    "assignment": ("admin.vm.device.block.Assign", "sys-net+sda", "mode='auto-attach'"),
+    "device": ("admin.vm.device.mic.Attach", "dom0+mic"),
+    "denied": ("admin.vm.device.denied.Add", "", "u******"),
+}
+
+
+@pytest.mark.parametrize("change", TAMPERED)
+def test_what_somebody_did_to_one_that_waits_comes_with_none(change: str, tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await ask(house, 1)
+        (waited,) = queue(house)
+        service, *words = TAMPERED[change]
+        await house.do(service, waited, *words)
+        assert (await take(house)).name != waited
+        await until(house, lambda: waited not in disposables(house))
+
+    visit(tmp_path, guest)
+
+
 @scene(1)
 async def test_what_was_written_to_a_template_replaces_those_that_wait(house: House) -> None:
     (old,) = queue(house)
