@@ -157,7 +157,8 @@ class Preloading:
             return False
         try:
             # Anything that somebody has changed of it since is reason enough: it must not come with it.
-            if self._creation.would_be_made(qube, now) != waiting.without_marks(qube):
+            fresh = self._creation.would_be_made(qube, now)
+            if waiting.without_marks(fresh) != waiting.without_marks(qube):
                 return False
             if any(self._power.devices.attached(qube, devclass) for devclass in CLASSES):
                 return False

@@ -48,6 +48,8 @@ def without_marks(qube: Qube) -> Qube:
 
 
 def become_ordinary(draft: Draft, name: str) -> None:
-    """Take from it what one that waits has."""
+    """Take from it what one that waits has; what its template has of that stays, as for one made now."""
+    template = draft.system.qubes[str(draft.system.qubes[name].properties["template"])]
     for feature in _MARKS:
-        drop_feature(draft, name, feature)
+        if feature != INTERNAL or INTERNAL not in template.features:
+            drop_feature(draft, name, feature)

@@ -152,6 +152,15 @@ def test_what_the_template_was_before_is_not_handed_out(change: str, tmp_path: P
     visit(tmp_path, guest)
 
 
+@scene(1, delay="1000")
+async def test_one_of_an_internal_template_stays_internal(house: House) -> None:
+    await house.do("admin.vm.feature.Set", "web-dvm", "internal", "1")
+    (waited,) = queue(house)
+    qube = await take(house)
+    assert qube.name == waited
+    assert marks(qube) == {"internal"}
+
+
 TAMPERED = {
     "tag": ("admin.vm.tag.Set", "managed-by-mallory"),
     "feature": ("admin.vm.feature.Set", "tag-created-vm-with", "shared"),
