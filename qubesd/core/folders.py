@@ -42,24 +42,41 @@ def read(file: Path) -> bytes | None:
 
 def write(file: Path, content: bytes) -> None:
     """Replace the file in one step, durably; ``StoreError`` where that fails, and it is as before."""
-    unfinished = file.with_name(file.name + _UNFINISHED)
     try:
         if not file.parent.is_dir():
             file.parent.mkdir(mode=0o770, parents=True, exist_ok=True)
             sync(file.parent.parent)
+        before = file.read_bytes() if file.exists() else None
+        _replace(file, content)
         try:
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
-            with open(descriptor, "wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(descriptor)
-            os.replace(unfinished, file)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
+            sync(file.parent)
+        except OSError:
+            # It may not last, and the caller will be told that nothing was changed.
+            _put_back(file, before)
             raise
-        sync(file.parent)
     except OSError as error:
         raise StoreError(f"{file}: cannot be written, nothing was changed: {why(error)}") from error
+
+
+def _replace(file: Path, content: bytes) -> None:
+    unfinished = file.with_name(file.name + _UNFINISHED)
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
+        with open(descriptor, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(descriptor)
+        os.replace(unfinished, file)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _put_back(file: Path, before: bytes | None) -> None:
+    if before is None:
+        file.unlink()
+    else:
+        _replace(file, before)
 
 
 def remove(config: Config, name: str) -> None:

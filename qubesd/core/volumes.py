@@ -6,6 +6,7 @@ what was changed is then part of the system, and durable, before anyone is told.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from qubesd.errors import (
     QubeNotHalted,
     QubesError,
     StorageError,
+    StoreError,
 )
 from qubesd.events import VolumeImportBegin, VolumeImportEnd, VolumeReplaced
 from qubesd.model.properties import read
@@ -33,6 +35,8 @@ from qubesd.model.state import Klass, Qube, VolumeConfig
 from qubesd.model.volumes import current
 from qubesd.storage.images import reporting
 from qubesd.storage.pool import Pool, Revision, is_direct
+
+_log = logging.getLogger(__name__)
 
 _IDLE = 600.0
 """Seconds without a byte after which an import may be taken for abandoned."""
@@ -208,13 +212,25 @@ class Volumes:
             volume = volume_of(self._keeper, self._keeper.current(qube), name)
             if not volume.rw:
                 raise StorageError(f"volume {name!r} is read-only and cannot be resized")
+            before = await self._storage.read(_size, volume)
             await self._storage.do(lambda pool, known: pool.resize(known, size), volume)
-            await self._put(qube, replace(volume, size=size))
+            try:
+                await self._put(qube, replace(volume, size=size))
+            except StoreError:
+                await self._shrink_back(volume, before)
+                raise
             if self._keeper.running(qube.name).state != "Halted":
                 raise StorageError(
                     f"volume {name!r} has {size} bytes now, but the running qube was not told: "
                     "shut it down and start it again"
                 )
+
+    async def _shrink_back(self, volume: VolumeConfig, size: int) -> None:
+        """What was added holds nothing yet. Where a driver never shrinks, the volume stays larger."""
+        try:
+            await self._storage.do(lambda pool, known: pool.resize(known, size), volume)
+        except StorageError as error:
+            _log.error("volume %r stays larger than was answered: %s", volume.vid, error)
 
     async def _clear(self, qube: Qube, name: str) -> None:
         async with self._changing(qube, name) as volume:

@@ -8,7 +8,6 @@ names the files one after the other; this driver sees to the files.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,8 +132,7 @@ class FilePool(DirectoryPool):
             image = self._file(volume.vid, _IMAGE)
             self._check_new_size(volume, image if image.exists() else None, size)
             if image.exists():
-                os.truncate(image, size)
-                sync(image)
+                images.resize(image, size)
 
     @contextmanager
     def export(self, volume: VolumeConfig) -> Iterator[Path]:

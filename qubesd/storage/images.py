@@ -69,6 +69,17 @@ def make_empty(place: Path, size: int) -> None:
     make(place, lambda file: os.truncate(file, checked))
 
 
+def resize(file: Path, size: int) -> None:
+    """Give an image this size, durably; where that fails it has the size that it had."""
+    before = file.stat().st_size
+    os.truncate(file, size)
+    try:
+        sync(file)
+    except OSError:
+        os.truncate(file, before)
+        raise
+
+
 def check_size(size: int) -> int:
     if not 0 <= size <= _LARGEST:
         raise StorageError(f"no image can have {size} bytes")

@@ -171,8 +171,7 @@ class ReflinkPool(DirectoryPool):
             file = self._present(volume)
             self._check_new_size(volume, file, size)
             if file is not None and file.stat().st_size != size:
-                os.truncate(file, size)
-                sync(file)
+                images.resize(file, size)
 
     @contextmanager
     def export(self, volume: VolumeConfig) -> Iterator[Path]:

@@ -66,6 +66,14 @@ class Change:
     undo: tuple[Step, ...]
 
 
+SET_BACK = {
+    "firewall": Step("admin.vm.firewall.Set", "work", payload="action=accept\n"),
+    "notes": Step("admin.vm.notes.Set", "work", payload="forget\n"),
+    "resize": Step("admin.vm.volume.Resize", "work", "private", str(2 << 30)),
+    "revisions": Step("admin.vm.volume.Set.revisions_to_keep", "work", "private", "1"),
+}
+"""What is taken back by giving the value that it had, not by having none."""
+
 CHANGES = [
     pytest.param(
         Change(
@@ -102,6 +110,34 @@ CHANGES = [
         ),
         id="remove",
     ),
+    pytest.param(
+        Change(
+            Step("admin.vm.firewall.Set", "work", payload="action=drop\n"),
+            (SET_BACK["firewall"],),
+        ),
+        id="firewall",
+    ),
+    pytest.param(
+        Change(
+            Step("admin.vm.notes.Set", "work", payload="remember\n"),
+            (SET_BACK["notes"],),
+        ),
+        id="notes",
+    ),
+    pytest.param(
+        Change(
+            Step("admin.vm.volume.Resize", "work", "private", str(4 << 30)),
+            (SET_BACK["resize"],),
+        ),
+        id="resize",
+    ),
+    pytest.param(
+        Change(
+            Step("admin.vm.volume.Set.revisions_to_keep", "work", "private", "4"),
+            (SET_BACK["revisions"],),
+        ),
+        id="revisions",
+    ),
 ]
 
 REASONS = {
@@ -115,6 +151,8 @@ def furnish(daemon: Daemon) -> None:
     daemon.create("tmpl", klass="TemplateVM")
     daemon.create("spare")
     call(daemon.socket, "admin.vm.Create.AppVM", argument="tmpl", payload=b"name=work label=red")
+    for step in SET_BACK.values():
+        assert not isinstance(step.take(daemon), Failure), step
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +171,13 @@ def state(daemon: Daemon) -> dict[str, str]:
         told[name] = "\n".join(line for line in properties.splitlines() if not line.startswith("uuid "))
         told[f"{name} features"] = call(daemon.socket, "admin.vm.feature.List", name).decode("ascii")
         told[f"{name} tags"] = call(daemon.socket, "admin.vm.tag.List", name).decode("ascii")
+        if name == "dom0":
+            continue
+        for service in ("admin.vm.firewall.Get", "admin.vm.notes.Get"):
+            told[f"{name} {service}"] = call(daemon.socket, service, name).decode("ascii")
+        for volume in call(daemon.socket, "admin.vm.volume.List", name).decode("ascii").split():
+            info = call(daemon.socket, "admin.vm.volume.Info", name, volume).decode("ascii")
+            told[f"{name} {volume}"] = info
     return told
 
 
@@ -211,7 +256,7 @@ def test_what_is_answered_is_on_the_disk(house: Held, change: Change) -> None:
         assert unsynced == set(), list(map(str, touches))
 
 
-KILLED = [change for change in CHANGES if change.id in ("property", "create", "remove")]
+KILLED = [change for change in CHANGES if change.id in ("property", "create", "remove", "firewall", "resize")]
 """Each way to change what is kept; features and labels go the way of properties."""
 
 
