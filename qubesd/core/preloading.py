@@ -124,8 +124,7 @@ class Preloading:
             if template.name in self._filling:
                 await self._filling[template.name].ended.wait()
             for name in references.waiting(self._keeper.current(template)):
-                if name in self._keeper.system.qubes:
-                    await self._drop(self._keeper.system.qubes[name])
+                await self._dismiss(template.name, name)
             yield
         finally:
             self._held.discard(template.name)
@@ -270,10 +269,8 @@ class Preloading:
             qube = self._ready(other)
             if qube is not None and await self._is_current(name, qube) and good < self._wanted(name):
                 good += 1
-            elif other in self._keeper.system.qubes:
-                await self._drop(self._keeper.system.qubes[other])
             else:
-                await self._strike(name, other)
+                await self._dismiss(name, other)
 
     def _wanted(self, name: str) -> int:
         template = self._keeper.system.qubes.get(name)
@@ -319,12 +316,20 @@ class Preloading:
         draft.apply()
         await self._keeper.durable()
 
-    async def _strike(self, template: str, name: str) -> None:
-        """Take a name out of the queue that is no qube of it."""
-        draft = Draft(self._keeper)
-        waiting.strike(draft, template, name)
-        draft.apply()
-        await self._keeper.durable()
+    async def _dismiss(self, template: str, name: str) -> None:
+        """Have the queue without this name, and the disposable go that it stands for.
+
+        A queue that somebody else wrote, into a file or a backup, may name any qube: such a one is left
+        alone.
+        """
+        owner = preload.template_of_waiting(self._keeper, name)
+        if owner is not None and owner.name == template:
+            await self._drop(self._keeper.system.qubes[name])
+        elif template in self._keeper.system.qubes:
+            draft = Draft(self._keeper)
+            waiting.strike(draft, template, name)
+            draft.apply()
+            await self._keeper.durable()
 
 
 def _is_outdated(pool: Pool, volume: VolumeConfig) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qubesd.model.lineage import named
 from qubesd.model.properties import read
 from qubesd.model.references import makes_disposables, waiting
-from qubesd.model.state import DOM0, Qube
+from qubesd.model.state import DOM0, Klass, Qube
 from qubesd.model.view import View
 
 MAX = "preload-dispvm-max"
@@ -46,5 +46,7 @@ def is_ready(view: View, qube: Qube) -> bool:
 def template_of_waiting(view: View, name: str) -> Qube | None:
     """The template in whose queue the qube of that name is; ``None`` where it is in none."""
     qube = view.system.qubes.get(name)
-    template = None if qube is None else named(view.system, qube.properties.get("template"))
+    if qube is None or qube.klass is not Klass.DISPOSABLE:
+        return None
+    template = named(view.system, qube.properties.get("template"))
     return template if template is not None and name in waiting(template) else None

@@ -282,3 +282,23 @@ def test_what_waited_when_the_daemon_ended_is_made_anew(tmp_path: Path) -> None:
 
     visit(tmp_path, before)
     visit(tmp_path, after, furnished=False)
+
+
+def test_a_queue_from_elsewhere_costs_no_other_qube_its_life(tmp_path: Path) -> None:
+    """A qubes.xml, as a backup may bring it, whose queue names others."""
+
+    async def before(house: House) -> None:
+        await house.do("admin.vm.feature.Set", "web-dvm", "gui", "work gone dom0 web-dvm")
+
+    async def after(house: House) -> None:
+        assert queue(house) == ["work", "gone", "dom0", "web-dvm"]
+        await house.do("admin.vm.Start", "work")
+        await house.do("admin.vm.CreateDisposable", "web-dvm", "preload")
+        await until(house, lambda: queue(house) == [])
+        assert house.core.running("work").state == "Running"
+        assert disposables(house) == set()
+
+    visit(tmp_path, before)
+    store = tmp_path / "var/lib/qubes/qubes.xml"
+    store.write_text(store.read_text().replace('"gui"', '"preload-dispvm"'))
+    visit(tmp_path, after, furnished=False)
