@@ -15,11 +15,11 @@ from broker.judge import PolicyInForce, Verdict
 from broker.questions import Question
 from policy_engine import (
     Allowed,
+    AnyRule,
     Asked,
     Denied,
     PolicyError,
     Request,
-    Rule,
     World,
     decide,
     respond,
@@ -161,7 +161,7 @@ class Answering:
             self._tell(notes)
         return response
 
-    def _refuse(self, request: Request, reason: str, rule: Rule | None = None) -> None:
+    def _refuse(self, request: Request, reason: str, rule: AnyRule | None = None) -> None:
         if self._refused is not None:
             self._refused(request, Verdict(False, "deny", reason, rule))
 

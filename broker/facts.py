@@ -99,4 +99,5 @@ def facts_of(core: Core, qube: Qube) -> QubeFacts:
         icon="" if label is None else f"appvm-{label.name}",
         label="" if label is None else label.color,
         template=named("template"),
+        label_name="" if label is None else label.name,
     )

@@ -12,7 +12,18 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from policy_engine import Allowed, Asked, Denied, Policy, PolicyError, Request, Rule, World, decide, visible
+from policy_engine import (
+    Allowed,
+    AnyRule,
+    Asked,
+    Denied,
+    Policy,
+    PolicyError,
+    Request,
+    World,
+    decide,
+    visible,
+)
 from qubesd.model.state import DOM0
 
 _log = logging.getLogger(__name__)
@@ -24,7 +35,7 @@ class Verdict(NamedTuple):
     allowed: bool
     decision: str
     reason: str = ""
-    rule: Rule | None = None
+    rule: AnyRule | None = None
 
     @property
     def place(self) -> str:
@@ -55,13 +66,6 @@ class Ground(NamedTuple):
             return False
         request = Request(service, "+" + argument, self.source, target)
         return isinstance(decide(self.policy, request, self.world), Allowed)
-
-    def reaches(self, service: str, argument: str, target: str) -> bool:
-        """Whether the call is allowed, or would be put to somebody as a question."""
-        if isinstance(self.policy, PolicyError):
-            return False
-        request = Request(service, "+" + argument, self.source, target)
-        return not isinstance(decide(self.policy, request, self.world), Denied)
 
     def allowed_on(self, service: str, argument: str = "") -> list[str]:
         """The names of the qubes on which the call is allowed, in the order of lists."""

@@ -10,12 +10,12 @@ from typing import Any
 from broker.colour import Colours
 from policy_engine import (
     Allowed,
+    AnyRule,
     Asked,
     Explanation,
     PolicyError,
     PolicySource,
     Request,
-    Rule,
     World,
     format_rule,
     inclusions,
@@ -193,12 +193,12 @@ def _hints(explanation: Explanation, request: Request, world: World) -> Iterator
             yield "it is refused all the same: a qube does not call itself"
 
 
-def _place(rule: Rule) -> str:
+def _place(rule: AnyRule) -> str:
     file = _harmless(rule.file)
     return file if rule.line is None else f"{file}:{rule.line}"
 
 
-def _rule_document(rule: Rule) -> dict[str, Any]:
+def _rule_document(rule: AnyRule) -> dict[str, Any]:
     chain = [{"file": inclusion.file, "line": inclusion.line} for inclusion in inclusions(rule)]
     return {"rule": format_rule(rule), "file": rule.file, "line": rule.line, "included_from": chain}
 

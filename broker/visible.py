@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import policy_engine
 from broker.judge import Ground
-from policy_engine import Allow, Ask, PolicyError
+from policy_engine import PolicyError
 from qubesd.api.method import (
     Command,
     DeviceRows,
@@ -72,21 +73,7 @@ def _allows_by_qube(ground: Ground, service: str, key: str) -> bool:
 
 
 def hidden(ground: Ground, name: str) -> bool:
-    """Whether no rule allows or asks the caller any call on this qube, so that for the caller it is not
-    there.
-
-    It tries the calls that the rules themselves name, which are all that can make a difference, and one that
-    none of them names.
-    """
-    if isinstance(ground.policy, PolicyError):
-        return True
-    calls = {
-        (rule.service.replace("*", _UNNAMED), rule.argument.replace("*", _UNNAMED)[1:])
-        for rule in ground.policy.rules
-        if isinstance(rule.action, Allow | Ask)
-    }
-    return not any(ground.reaches(service, argument, name) for service, argument in calls)
-
-
-_UNNAMED = "//"
-"""No rule can name this, neither as a service nor as an argument."""
+    """Whether for the caller the qube is not there."""
+    return isinstance(ground.policy, PolicyError) or policy_engine.hidden(
+        ground.policy, ground.world, ground.source, name
+    )

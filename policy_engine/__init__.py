@@ -4,11 +4,14 @@
 >>> decide(policy, Request.of("admin.vm.Start+", "mgmt", "work"), world)
 """
 
+from policy_engine.catalogue import Catalogue, Entry, Kind, Names
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
+from policy_engine.delegation import Allowance, AnyRule, DelegationRule, Limit
 from policy_engine.errors import PolicyError, WorldError
 from policy_engine.explain import Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
+from policy_engine.hidden import hidden
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
 from policy_engine.model import Action, Allow, Ask, Deny, Inclusion, Rule, Selector
 from policy_engine.policy import Policy
@@ -23,17 +26,25 @@ __all__ = [
     "RUNTIME",
     "Action",
     "Allow",
+    "Allowance",
     "Allowed",
+    "AnyRule",
     "Ask",
     "Asked",
+    "Catalogue",
     "Decision",
+    "DelegationRule",
     "Denied",
     "Deny",
     "DirectorySource",
+    "Entry",
     "Explanation",
     "Inclusion",
+    "Kind",
+    "Limit",
     "Loader",
     "MemorySource",
+    "Names",
     "NearMiss",
     "Policy",
     "PolicyError",
@@ -47,6 +58,7 @@ __all__ = [
     "decide",
     "explain",
     "format_rule",
+    "hidden",
     "inclusions",
     "load",
     "respond",

@@ -5,6 +5,8 @@ speaks of a text settles it, and that is how it is done here: forwards, on bits.
 qubes of the world, as many above for ``@dispvm:`` and the same qubes, and three more for other texts.
 """
 
+from policy_engine.delegation import DelegationRule
+from policy_engine.expression import Both, Either, Expression, Is, Not, OfCaller
 from policy_engine.model import (
     DOM0,
     DOM0_TEXTS,
@@ -21,7 +23,8 @@ from policy_engine.model import (
     Tagged,
     Typed,
 )
-from policy_engine.policy import Plan
+from policy_engine.plan import Plan
+from policy_engine.targets import caller_name, frame_keys, is_running, target_keys
 from policy_engine.world import DISPOSABLE_BASES, INTERNAL, RUNNING, World, selector_key
 
 
@@ -58,6 +61,42 @@ def choices(plan: Plan, ask: Ask, source: str, world: World) -> tuple[str, ...]:
     return tuple(targets)
 
 
+def choices_in_dialect(
+    rule: DelegationRule, ask: Ask, plan: Plan, source: str, world: World, served: bool
+) -> tuple[str, ...]:
+    """The targets for which a rule of the dialect, this very one, decides, inside its frame.
+
+    Args:
+        served: the call is one of the Admin API, which dom0 carries out whatever it is about.
+    """
+    if served:
+        return (DOM0,)
+    names = (
+        choices(plan, ask, source, world)
+        if ask.target is not None
+        else _decided(rule, ask, plan, source, world)
+    )
+    if rule.frame is None:
+        return names
+    frame = rule.frame.target.bound(caller_name(source, world))
+    return tuple(name for name in names if frame.matches(frame_keys(name, source, world)))
+
+
+def _decided(rule: DelegationRule, ask: Ask, plan: Plan, source: str, world: World) -> tuple[str, ...]:
+    shown = ~world.matching((INTERNAL,))
+    qubes = plan.decided(rule, world) & shown
+    if not ask.autostart:
+        qubes &= world.matching((RUNNING, "@adminvm"))
+    names = [name for name in world.selected(qubes) if name != caller_name(source, world)]
+    if ask.autostart:
+        for base in world.selected(world.matching((DISPOSABLE_BASES,)) & shown):
+            target = f"@dispvm:{base}"
+            framed = frame_keys(target, source, world)
+            if plan.matching(target_keys(target, source, world), framed, frozenset()) is rule:
+                names.append(target)
+    return tuple(sorted(names))
+
+
 def preselected(ask: Ask, targets: tuple[str, ...], source: str, world: World) -> str | None:
     """The choice that ``default_target=`` names; ``None`` if it names none of the choices."""
     if ask.default_target is None:
@@ -71,14 +110,6 @@ def preselected(ask: Ask, targets: tuple[str, ...], source: str, world: World) -
             return None
         text = f"@dispvm:{base.name}"
     return text if text in targets else None
-
-
-def is_running(target: str, world: World) -> bool:
-    """Whether a call to the target starts nothing: it is dom0 or a qube that runs, never a new disposable."""
-    if target in DOM0_TEXTS:
-        return True
-    facts = world.find(target)
-    return facts is not None and facts.power_state == "Running"
 
 
 class _Texts:
@@ -105,9 +136,11 @@ class _Texts:
                 offered |= texts
         return offered
 
-    def _expansion(self, subject: Selector) -> int:
+    def _expansion(self, subject: Selector | Expression) -> int:
         world, size = self.world, self.size
         match subject:
+            case Is() | OfCaller() | Either() | Both() | Not():
+                return self._spoken_of(subject)
             case Named(name):
                 facts = world.find(name)
                 return 0 if facts is None else 1 << world.number(facts.name)
@@ -135,3 +168,14 @@ class _Texts:
                 return (world.matching((f"@tag:{tag}",)) & world.matching((DISPOSABLE_BASES,))) << size
             case NoTarget():
                 return 0
+
+    def _spoken_of(self, expression: Expression) -> int:
+        """All texts that an expression of the dialect may be about: whatever is doubtful is among them."""
+        texts = expression.bits(self.world)
+        bases = self.world.matching((DISPOSABLE_BASES,)) << self.size
+        for atom in expression.atoms():
+            if atom.text.startswith(("@dispvm", "@anyvm", "*")):
+                texts |= bases | self.disposable
+            if atom.text in ("@adminvm", "*"):
+                texts |= self.admin_qube | self.absent_dom0
+        return texts

@@ -2,11 +2,17 @@
 
 from typing import Literal, NamedTuple
 
-from policy_engine.model import Rule
+from policy_engine.delegation import AnyRule
 
 DenialKind = Literal[
     "rule",
     "no-rule",
+    "frame",
+    "value",
+    "subject",
+    "authority",
+    "reserved",
+    "name",
     "bad-target",
     "not-dispvm-template",
     "no-dispvm-base",
@@ -70,7 +76,7 @@ class Allowed(NamedTuple):
     user: str | None
     autostart: bool
     notify: bool
-    rule: Rule
+    rule: AnyRule
 
 
 class Asked(NamedTuple):
@@ -90,7 +96,7 @@ class Asked(NamedTuple):
     user: str | None
     autostart: bool
     notify: bool
-    rule: Rule
+    rule: AnyRule
 
 
 class Denied(NamedTuple):
@@ -104,7 +110,7 @@ class Denied(NamedTuple):
 
     kind: DenialKind
     notify: bool
-    rule: Rule | None = None
+    rule: AnyRule | None = None
 
 
 Decision = Allowed | Asked | Denied

@@ -21,6 +21,16 @@ Kind = Literal[
     "default-needs-target",
     "directive-params",
     "directive-unknown",
+    # of the delegation dialect
+    "dialect",
+    "define",
+    "limit",
+    "frame",
+    "value",
+    "remember",
+    "redirect",
+    "needs-core",
+    # a directive's object
     "not-a-file",
     "not-a-directory",
     # the set of files

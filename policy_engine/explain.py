@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from policy_engine.decide import decide, prepare, source_keys, target_keys
+from policy_engine.decide import decide
 from policy_engine.decision import Decision, Denied, Request
-from policy_engine.model import ANY, Inclusion, Rule
+from policy_engine.delegation import AnyRule, DelegationRule
+from policy_engine.model import ANY, Inclusion
 from policy_engine.policy import Policy
+from policy_engine.targets import argument_keys, caller_name, frame_keys, prepare, source_keys, target_keys
 from policy_engine.world import World, selector_key
 
 Field = Literal["service", "argument", "source", "target"]
@@ -17,7 +19,7 @@ Field = Literal["service", "argument", "source", "target"]
 class NearMiss:
     """A rule that would have decided, had this one field of it matched."""
 
-    rule: Rule
+    rule: AnyRule
     field: Field
 
 
@@ -42,12 +44,10 @@ def explain(policy: Policy, request: Request, world: World) -> Explanation:
         return Explanation(decision, None, ())
     target = request.target if request.target in world else prepare(request.target, world)
     assert isinstance(target, str), "a target that is refused ends in a denial without a rule"
-    source = request.requested_source or request.source
-    sources = _keys(source, world) or source_keys(source)
-    targets = _keys(target, world) or target_keys(target, source, world)
+    caller = _Asked.by(policy, request, target, world)
     found = []
     for rule in policy.rules:
-        missed = list(_missed(rule, request, sources, targets))
+        missed = list(caller.missed(rule))
         if not missed:
             break
         if len(missed) == 1:
@@ -55,7 +55,7 @@ def explain(policy: Policy, request: Request, world: World) -> Explanation:
     return Explanation(decision, target, tuple(found))
 
 
-def inclusions(rule: Rule) -> Iterator[Inclusion]:
+def inclusions(rule: AnyRule) -> Iterator[Inclusion]:
     """The directives that brought the rule in, the nearest first; none for a file of a policy directory."""
     inclusion = rule.included_from
     while inclusion is not None:
@@ -63,20 +63,57 @@ def inclusions(rule: Rule) -> Iterator[Inclusion]:
         inclusion = inclusion.within
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request as rules see it: its texts, and the keys of what it names."""
+
+    request: Request
+    name: str
+    sources: frozenset[str]
+    targets: frozenset[str]
+    framed: frozenset[str]
+    argument: frozenset[str]
+
+    @classmethod
+    def by(cls, policy: Policy, request: Request, target: str, world: World) -> "_Asked":
+        source = request.requested_source or request.source
+        return cls(
+            request,
+            caller_name(source, world),
+            _keys(source, world) or source_keys(source),
+            _keys(target, world) or target_keys(target, source, world),
+            frame_keys(target, source, world),
+            argument_keys(policy, request.service, request.argument, world),
+        )
+
+    def missed(self, rule: AnyRule) -> Iterator[Field]:
+        """The fields of the rule that do not match; those of a frame count as the rule's own."""
+        if isinstance(rule, DelegationRule):
+            yield from self._missed_in_dialect(rule)
+            return
+        if rule.service not in (ANY, self.request.service):
+            yield "service"
+        if rule.argument not in (ANY, self.request.argument):
+            yield "argument"
+        if selector_key(rule.source) not in self.sources:
+            yield "source"
+        if selector_key(rule.target) not in self.targets:
+            yield "target"
+
+    def _missed_in_dialect(self, rule: DelegationRule) -> Iterator[Field]:
+        if not rule.covers_service(self.request.service):
+            yield "service"
+        qubes = [reach.arguments.qubes for reach in rule.reaches() if reach.arguments.qubes is not None]
+        named = all(one.bound(self.name).matches(self.argument) for one in qubes)
+        if not (rule.covers_argument(self.request.argument) and named):
+            yield "argument"
+        if not all(reach.source.bound(self.name).matches(self.sources) for reach in rule.reaches()):
+            yield "source"
+        own = rule.reach.target.bound(self.name).matches(self.targets)
+        if not own or (rule.frame and not rule.frame.target.bound(self.name).matches(self.framed)):
+            yield "target"
+
+
 def _keys(token: str, world: World) -> frozenset[str]:
     resident = world.residents.get(token)
     return frozenset() if resident is None else resident.keys
-
-
-def _missed(
-    rule: Rule, request: Request, sources: frozenset[str], targets: frozenset[str]
-) -> Iterator[Field]:
-    """The fields of the rule that do not match."""
-    if rule.service not in (ANY, request.service):
-        yield "service"
-    if rule.argument not in (ANY, request.argument):
-        yield "argument"
-    if selector_key(rule.source) not in sources:
-        yield "source"
-    if selector_key(rule.target) not in targets:
-        yield "target"

@@ -1,10 +1,16 @@
 """A rule → its line, such that reading the line gives the same rule. Defaults are left out."""
 
-from policy_engine.model import Action, Allow, Ask, Deny, Rule
+from policy_engine.delegation import AnyRule, DelegationRule
+from policy_engine.model import Action, Allow, Ask, Deny
 
 
-def format_rule(rule: Rule) -> str:
-    """The rule as one line of a policy file, fields parted by single blanks, without a line end."""
+def format_rule(rule: AnyRule) -> str:
+    """The rule as one line of a policy file, fields parted by single blanks, without a line end.
+
+    A rule of the dialect is given as it is written, with the names that its file defines.
+    """
+    if isinstance(rule, DelegationRule):
+        return rule.text
     fields = (rule.service, rule.argument, rule.source.token, rule.target.token, format_action(rule.action))
     return " ".join(fields)
 

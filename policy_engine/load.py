@@ -1,16 +1,23 @@
 """Files and includes → a policy, all or nothing (policy language, sections 1 and 2)."""
 
+from __future__ import annotations
+
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from policy_engine.catalogue import Catalogue
+from policy_engine.delegation import DelegationRule, Limit
+from policy_engine.dialect import Dialect
 from policy_engine.errors import PolicyError, quoted, quoted_path
 from policy_engine.model import ANY, AdminQube, AnyQube, Deny, Inclusion, Rule
 from policy_engine.parse import Compat, Fields, Include, IncludeDirectory, IncludeService
 from policy_engine.policy import Policy
 from policy_engine.read import MAX_FILE, DirectiveLine, Origin, Refuse, Step, read, stop
+from policy_engine.read_dialect import DialectStep, FrameLine, is_dialect, read_dialect
 from policy_engine.source import DirectorySource, PolicySource
 
 RUNTIME = "/run/qubes/policy.d"
@@ -24,6 +31,10 @@ MAX_DEPTH = 100
 """Bounds of ours on one policy: rules, readings of files, their bytes, and how deep files include each other.
 A file that is included twice counts twice."""
 
+MAX_FRAMED_FILE = 256 * 1024
+MAX_FRAMED_RULES = 2_000
+"""Bounds on one framed file: who writes it may not use up what the whole policy has."""
+
 _POLICY_NAME = re.compile(r"[0-9a-z_.-]+")
 _LEGACY_NAME = re.compile(r"[A-Za-z0-9+._-]+")
 _LEGACY_PASSED_OVER = (".rpmsave", ".rpmnew", ".swp")
@@ -35,6 +46,8 @@ class Loader:
     Args:
         directories: the policy directories, the one of highest precedence first.
         legacy: the directory that ``!compat-4.0`` reads.
+        catalogue: makes the calls of the Admin API known to the delegation dialect, when the first file is in
+            it; ``None`` where that dialect is refused.
 
     Not to be shared between threads.
     """
@@ -44,7 +57,9 @@ class Loader:
         source: PolicySource,
         directories: Sequence[str] = (RUNTIME, CONFIGURED),
         legacy: str = LEGACY,
+        catalogue: Callable[[], Catalogue] | None = None,
     ) -> None:
+        self._catalogue = None if catalogue is None else cache(catalogue)
         self._source = source
         self._directories = tuple(directories)
         self._legacy = legacy
@@ -57,7 +72,7 @@ class Loader:
         Raises:
             PolicyError: the first error in order of loading.
         """
-        loading = _Loading(self._source, self._legacy, self._fields, self._known, stop)
+        loading = self._loading(self._known, stop)
         try:
             loading.top_level(self._directories)
         except PolicyError:
@@ -65,7 +80,15 @@ class Loader:
             self._known = {**self._known, **loading.readings}
             raise
         self._known = loading.readings
-        return Policy(loading.rules, loading.files, loading.warnings, loading.digest.hexdigest())
+        delegates = any(isinstance(rule, DelegationRule) for rule in loading.rules)
+        return Policy(
+            loading.rules,
+            loading.files,
+            loading.warnings,
+            loading.digest.hexdigest(),
+            self._catalogue() if delegates and self._catalogue is not None else None,
+            loading.limits,
+        )
 
     def check(self) -> list[PolicyError]:
         """All that is wrong with the files as they are now, in order of loading; nothing where they load.
@@ -79,19 +102,23 @@ class Loader:
             found.setdefault(str(error), error)
 
         try:
-            _Loading(self._source, self._legacy, self._fields, {}, note).top_level(self._directories)
+            self._loading({}, note).top_level(self._directories)
         except PolicyError as error:  # a bound was reached, and there is no going on
             note(error)
         return list(found.values())
+
+    def _loading(self, known: dict[Origin, _Reading], refuse: Refuse) -> _Loading:
+        return _Loading(self._source, self._legacy, self._fields, known, refuse, self._catalogue)
 
 
 def load(
     source: PolicySource | None = None,
     directories: Sequence[str] = (RUNTIME, CONFIGURED),
     legacy: str = LEGACY,
+    catalogue: Callable[[], Catalogue] | None = None,
 ) -> Policy:
     """The policy of these directories, by default from real files. Raises ``PolicyError``."""
-    return Loader(source or DirectorySource(), directories, legacy).load()
+    return Loader(source or DirectorySource(), directories, legacy, catalogue).load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +126,7 @@ class _Reading:
     """What a file of this content has to say when read for this origin."""
 
     content: bytes
-    steps: list[Step]
+    steps: list[Step | DialectStep]
 
 
 class _Loading:
@@ -112,9 +139,11 @@ class _Loading:
         fields: Fields,
         known: dict[Origin, _Reading],
         refuse: Refuse,
+        catalogue: Callable[[], Catalogue] | None,
     ) -> None:
         self.digest = hashlib.sha256()
-        self.rules: list[Rule] = []
+        self.rules: list[Rule | DelegationRule] = []
+        self.limits: list[Limit] = []
         self.files: dict[str, None] = {}
         self.warnings: list[str] = []
         self.readings: dict[Origin, _Reading] = {}
@@ -123,6 +152,8 @@ class _Loading:
         self._fields = fields
         self._known = known
         self._refuse = refuse
+        self._catalogue = catalogue
+        self._framed: dict[str, bool] = {}
         self._open: set[tuple[str, bool]] = set()
         # Each file is read once, so that a policy is made of one version of it however often it is included.
         self._contents: dict[str, bytes] = {}
@@ -162,6 +193,9 @@ class _Loading:
 
     def _file(self, origin: Origin, base: str, path: str) -> None:
         """Read a file; ``path`` is the same file with all links resolved."""
+        if self._framed.setdefault(path, origin.frame is not None) and origin.frame is None:
+            self._refuse(_framed_twice(path, origin))
+            return
         opened = (path, origin.legacy is None)
         if opened in self._open:
             self._refuse(
@@ -175,14 +209,26 @@ class _Loading:
             raise origin.error("io", f"files include each other at most {MAX_DEPTH} deep")
         self._open.add(opened)
         self.files.setdefault(origin.file)
-        for step in self._steps(origin):
-            if isinstance(step, DirectiveLine):
-                self._follow(step, origin, base)
-            else:
-                self._add(step, origin)
-        self._open.remove(opened)
+        try:
+            for step in self._steps(origin):
+                self._take(step, origin, base)
+        finally:
+            self._open.remove(opened)
 
-    def _steps(self, origin: Origin) -> Iterable[Step]:
+    def _take(self, step: Step | DialectStep, origin: Origin, base: str) -> None:
+        match step:
+            case DirectiveLine():
+                self._follow(step, origin, base)
+            case FrameLine():
+                self._follow_frame(step, origin, base)
+            case Limit():
+                self.limits.append(step)
+            case DelegationRule():
+                self._add((step,), origin)
+            case _:
+                self._add(step, origin)
+
+    def _steps(self, origin: Origin) -> Iterator[Step | DialectStep]:
         try:
             content = self._content(origin)
         except OSError as error:
@@ -196,11 +242,27 @@ class _Loading:
             self.readings[origin] = known
             yield from known.steps
             return
-        steps = []
-        for step in read(content, origin, self._fields, self._refuse):
+        steps: list[Step | DialectStep] = []
+        for step in self._read(content, origin):
             steps.append(step)
             yield step
         self.readings[origin] = _Reading(content, steps)
+
+    def _read(self, content: bytes, origin: Origin) -> Iterator[Step | DialectStep]:
+        """The steps of a file, in the language that it says it is in."""
+        if origin.legacy is not None or not is_dialect(content):
+            if origin.frame is not None:
+                raise origin.error(
+                    "frame", "a framed file is in the dialect: expected !dialect in its first line"
+                )
+            yield from read(content, origin, self._fields, self._refuse)
+        else:
+            yield from self._read_dialect(content, origin)
+
+    def _read_dialect(self, content: bytes, origin: Origin) -> Iterator[DialectStep]:
+        if self._catalogue is None:
+            raise origin.error("dialect", "the delegation dialect is not understood here")
+        yield from read_dialect(content, origin, Dialect(self._catalogue()), self._refuse)
 
     def _content(self, origin: Origin) -> bytes:
         content = self._contents.get(origin.file)
@@ -209,6 +271,8 @@ class _Loading:
             self._digests[origin.file] = hashlib.sha256(content).digest()
         if len(content) > MAX_FILE:
             raise origin.error("io", f"a policy file has at most {MAX_FILE} bytes")
+        if origin.frame is not None and len(content) > MAX_FRAMED_FILE:
+            raise origin.error("frame", f"a framed file has at most {MAX_FRAMED_FILE} bytes")
         self._text += len(content)
         if self._text > MAX_TEXT:
             raise origin.error("io", f"a policy has at most {MAX_TEXT} bytes, includes counted")
@@ -220,7 +284,29 @@ class _Loading:
             resolved = self._resolved[path] = self._source.resolve(path)
         return resolved
 
-    def _add(self, rules: Sequence[Rule], origin: Origin) -> None:
+    def _follow_frame(self, step: FrameLine, origin: Origin, base: str) -> None:
+        """Read a file within the fields of the rule that includes it. What is wrong in it closes the frame,
+        not the rest of the policy: what would have reached it is denied."""
+        begun = len(self.rules)
+        within = Inclusion(origin.file, step.line, origin.included_from)
+        file = self._resolve(posixpath.join(base, step.path))
+        framed = Origin(file, within, None, step.reach)
+        if not self._framed.setdefault(file, True):
+            self._refuse(_framed_twice(file, framed))
+            return
+        try:
+            if not self._source.is_file(file):
+                message = f"expected a file, found {quoted(step.path)}"
+                raise origin.error("not-a-file", message, step.line, step.column)
+            self._file(framed, base, file)
+            if len(self.rules) - begun > MAX_FRAMED_RULES:
+                raise framed.error("frame", f"a framed file has at most {MAX_FRAMED_RULES} rules")
+        except PolicyError as error:
+            del self.rules[begun:]
+            self._add((DelegationRule(step.text, step.reach, Deny(), origin.file, step.line),), origin)
+            self.warnings.append(f"{error}; the frame of {quoted_path(origin.file)}:{step.line} is closed")
+
+    def _add(self, rules: Sequence[Rule | DelegationRule], origin: Origin) -> None:
         self.rules.extend(rules)
         if len(self.rules) > MAX_RULES:
             raise origin.error("io", f"a policy has at most {MAX_RULES} rules")
@@ -282,6 +368,17 @@ class _Loading:
                 for target in (AnyQube(), AdminQube()):
                     rule = Rule(service, argument, AnyQube(), target, Deny(), file, None, within)
                     self._add((rule,), origin)
+
+
+def _framed_twice(path: str, origin: Origin) -> PolicyError:
+    """What is wrong with the directive that asked for the file, or with the file where there is none."""
+    message = f"{quoted_path(path)} is included both with a frame and without one"
+    by = origin.included_from
+    return (
+        origin.error("frame", message)
+        if by is None
+        else PolicyError("frame", message, file=by.file, line=by.line)
+    )
 
 
 def _io(path: str, error: OSError) -> PolicyError:

@@ -122,7 +122,7 @@ class _Values(Transformer[Token, object]):
         return token.type == "YES"
 
     def outcome(self, action: Token, *parameters: Token) -> Action:
-        return _action(str(action), parameters)
+        return make_action(str(action), parameters)
 
     def include(self, path: Token) -> Include:
         return Include(str(path))
@@ -234,8 +234,8 @@ _PARAMETERS = {
 }
 
 
-def _action(action: str, parameters: tuple[Token, ...]) -> Action:
-    """The checks of section 3.3 of the policy language, in its order."""
+def make_action(action: str, parameters: tuple[Token, ...]) -> Action:
+    """The checks of section 3.3 of the policy language, in its order. Raises ``FieldError``."""
     given: dict[str, tuple[str, int]] = {}
     for parameter in parameters:
         offset = parameter.start_pos or 0

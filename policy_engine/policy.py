@@ -5,71 +5,23 @@ they are first needed. Every part is named by texts of the policy itself, so cal
 services, arguments and targets add nothing to it.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from policy_engine.model import ANY, Action, Allow, Deny, Rule, Selector
+from policy_engine.catalogue import GUARDED, Catalogue
+from policy_engine.delegation import AnyRule, DelegationRule, Limit
+from policy_engine.model import ANY, Deny
+from policy_engine.plan import Plan, speaks_of
 from policy_engine.world import selector_key
 
 MAX_INDEXED = 400_000
 """Rules that the finer parts of one policy's index hold, each counted as often as it is held, before they are
 made anew. A policy that needs more is judged correctly, only slower."""
 
-
-class Plan:
-    """The rules that a request may meet once its service, argument and source are known, in order.
-
-    Attributes:
-        rules: all of them, whatever their target.
-        first: for each key of a target, the position in ``rules`` of the first rule with it; no later rule
-            with the same key can decide anything.
-        keys: the keys of ``first``.
-    """
-
-    __slots__ = ("_effects", "_offers", "first", "keys", "rules")
-
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self.rules = rules
-        self.first: dict[str, int] = {}
-        for position, rule in enumerate(rules):
-            self.first.setdefault(selector_key(rule.target), position)
-        self.keys = frozenset(self.first)
-        self._effects: list[tuple[Rule, list[str]]] | None = None
-        self._offers: list[tuple[Selector, bool]] | None = None
-
-    def effects(self) -> list[tuple[Rule, list[str]]]:
-        """For ``visible``: in order, a rule, and the target keys that come to the same as its own."""
-        if self._effects is None:
-            self._effects = []
-            # Rules for two names never speak of the same qube. So a name can join what was last said with the
-            # same outcome, as long as only names stand between.
-            joinable: dict[Allow | None, list[str]] = {}
-            for key, position in self.first.items():
-                rule = self.rules[position]
-                outcome = rule.action if isinstance(rule.action, Allow) else None
-                keys = joinable.get(outcome)
-                named = not key.startswith(("@", "*", "uuid:"))
-                if keys is None or not (named or keys is self._effects[-1][1]):
-                    keys = []
-                    self._effects.append((rule, keys))
-                keys.append(key)
-                if not named:
-                    joinable.clear()
-                joinable[outcome] = keys
-        return self._effects
-
-    def offers(self) -> list[tuple[Selector, bool]]:
-        """For ``choices``: in order, what a rule speaks of, and whether it offers that or removes it."""
-        if self._offers is None:
-            offers: dict[Selector, bool] = {}
-            for rule in self.rules:
-                offers.setdefault(_subject(rule.action, rule.target), not isinstance(rule.action, Deny))
-            self._offers = list(offers.items())
-        return self._offers
-
-
-def _subject(action: Action, target: Selector) -> Selector:
-    return target if isinstance(action, Deny) or action.target is None else action.target
+MAX_CALLERS = 1_000
+"""Callers whose rules are remembered as such."""
 
 
 class _Group:
@@ -80,15 +32,17 @@ class _Group:
         wider: the groups of the wildcards that these rules share their requests with.
         sources: the keys of the sources of all these rules, none before they are needed.
         plans: by which of the sources are those of a caller, and by all the keys of callers who came before.
+        own: whether each caller has a plan of its own, since rules of the dialect are among them.
     """
 
-    __slots__ = ("by_source", "plans", "positions", "sources", "wider")
+    __slots__ = ("by_source", "own", "plans", "positions", "sources", "wider")
 
     by_source: dict[str, list[int]]
     plans: dict[frozenset[str], Plan]
     sources: frozenset[str]
+    own: bool
 
-    def __init__(self, positions: Sequence[int], *wider: "_Group") -> None:
+    def __init__(self, positions: Sequence[int], *wider: _Group) -> None:
         self.positions = positions
         self.wider = wider
         self.forget()
@@ -97,13 +51,21 @@ class _Group:
         self.by_source = _NO_POSITIONS
         self.plans = _NO_PLANS
         self.sources = _NO_SOURCES
+        self.own = False
 
-    def learn(self, rules: Sequence[Rule]) -> int:
+    def learn(self, rules: Sequence[AnyRule]) -> int:
         """Sort the rules by source, and say how many there are."""
         positions = sorted({place for group in (self, *self.wider) for place in group.positions})
         self.by_source = {}
+        self.own = False
         for place in positions:
-            self.by_source.setdefault(selector_key(rules[place].source), []).append(place)
+            rule = rules[place]
+            if isinstance(rule, DelegationRule):
+                self.own = True
+                for key in rule.reach.source.anchors():
+                    self.by_source.setdefault(key, []).append(place)
+            else:
+                self.by_source.setdefault(selector_key(rule.source), []).append(place)
         self.plans = {}
         self.sources = frozenset(self.by_source)
         return len(positions)
@@ -122,23 +84,54 @@ class _Service:
         groups: those of the arguments that were called, and of the wildcard.
     """
 
-    __slots__ = ("_arguments", "_wider", "groups")
+    __slots__ = ("_arguments", "_broad", "_globs", "_rules", "_wider", "groups")
 
-    def __init__(self, rules: Sequence[Rule], positions: Iterable[int], *wider: _Group) -> None:
+    def __init__(self, rules: Sequence[AnyRule], positions: Iterable[int], *wider: _Group) -> None:
         arguments = defaultdict[str, list[int]](list)
+        self._rules = rules
+        self._broad: list[int] = []
+        self._globs: set[str] = set()
         for place in positions:
-            arguments[rules[place].argument].append(place)
+            rule = rules[place]
+            if not isinstance(rule, DelegationRule):
+                arguments[rule.argument].append(place)
+                continue
+            self._broad.append(place)
+            for reach in rule.reaches():
+                self._globs.update(f"{glob}*" for glob in reach.arguments.globs if glob)
+                for name in reach.arguments.names:
+                    arguments[name] += ()
         self._arguments: dict[str, list[int]] = dict(arguments)
-        self.groups = {ANY: _Group(arguments[ANY], *wider)}
-        self._wider = (self.groups[ANY], *wider)
+        self.groups: dict[str, _Group] = {}
+        self._wider = wider
+        everything = self.group(ANY)
+        self._wider = (everything, *wider)
 
     def group(self, argument: str) -> _Group:
-        """That of an argument which has none yet, or of the wildcard where no rule names the argument."""
-        positions = self._arguments.get(argument)
-        if positions is None:
-            return self.groups[ANY]
-        group = self.groups[argument] = _Group(positions, *self._wider)
+        """That of an argument which has none yet, or of what stands for all arguments that the same rules
+        cover."""
+        known = argument if argument in self._arguments else _longest_glob(argument, self._globs)
+        group = self.groups.get(known)
+        if group is None:
+            broad = [place for place in self._broad if self._covers(place, known, argument)]
+            positions = sorted((*self._arguments.get(known, ()), *broad))
+            group = self.groups[known] = _Group(positions, *self._wider)
         return group
+
+    def _covers(self, place: int, known: str, argument: str) -> bool:
+        rule = self._rules[place]
+        assert isinstance(rule, DelegationRule)
+        return rule.covers_argument("//" if known == ANY else argument)
+
+
+def _longest_glob(text: str, globs: set[str]) -> str:
+    """The longest of the globs that covers the text: it tells all others that do. ``*`` where none does."""
+    if globs:
+        for length in range(len(text), 0, -1):
+            glob = f"{text[:length]}*"
+            if glob in globs:
+                return glob
+    return ANY
 
 
 class Policy:
@@ -150,56 +143,123 @@ class Policy:
         warnings: what the log should tell of the loading, location first.
         digest: SHA-256 in hexadecimal digits of all that was read, in order; policies with the same digest
             have the same rules. Empty for a policy that was not read from files.
+        catalogue: the Admin API that rules of the dialect speak of; ``None`` where there are none.
+        limits: those of the dialect, in order.
     """
 
     __slots__ = (
+        "_globs",
+        "_globs_for",
+        "_granting",
         "_indexed",
         "_learned",
         "_positions",
         "_services",
         "_unnamed",
+        "catalogue",
         "digest",
         "files",
+        "limits",
         "rules",
         "warnings",
     )
 
     def __init__(
         self,
-        rules: Iterable[Rule],
+        rules: Iterable[AnyRule],
         files: Iterable[str] = (),
         warnings: Iterable[str] = (),
         digest: str = "",
+        catalogue: Catalogue | None = None,
+        limits: Iterable[Limit] = (),
     ) -> None:
         self.digest = digest
         self.rules = tuple(rules)
         self.files = tuple(files)
         self.warnings = tuple(warnings)
+        self.catalogue = catalogue
+        self.limits = tuple(limits)
         positions = defaultdict[str, list[int]](list)
+        globs = defaultdict[str, list[int]](list)
         for place, rule in enumerate(self.rules):
-            positions[rule.service].append(place)
+            if isinstance(rule, DelegationRule):
+                for name in rule.reach.services.names:
+                    positions[name].append(place)
+                for glob in rule.reach.services.globs:
+                    globs[f"{glob}*"].append(place)
+                if rule.frame is not None:
+                    # Names and globs of the frame part services from each other as well.
+                    for name in rule.frame.services.names:
+                        positions[name] += ()
+                    for glob in rule.frame.services.globs:
+                        globs[f"{glob}*"] += ()
+            else:
+                positions[rule.service].append(place)
         self._positions: dict[str, list[int]] = dict(positions)
+        self._globs: dict[str, list[int]] = dict(globs)
+        self._globs_for = {
+            guard: {glob for glob in globs if glob.startswith(guard)} for guard in ("", *GUARDED)
+        }
+        self._services: dict[str, _Service] = {}
         self._unnamed = _Service(self.rules, positions[ANY])
-        self._services = {ANY: self._unnamed}
+        self._granting: dict[frozenset[str], list[AnyRule]] = {}
         self._learned: list[_Group] = []
         self._indexed = 0
 
-    def plan(self, service: str, argument: str, source: frozenset[str]) -> Plan:
-        """The rules for this service and argument and a source with these keys."""
+    def plan(self, service: str, argument: str, source: frozenset[str], name: str = "") -> Plan:
+        """The rules for this service and argument and a source with these keys.
+
+        Args:
+            name: of the source as a qube; empty if it is none.
+        """
         known = self._services.get(service) or self._service(service)
         group = known.groups.get(argument) or known.group(argument)
-        return group.plans.get(source) or self._plan(group, source)
+        return group.plans.get(source) or self._plan(group, source, name)
+
+    def granting(self, source: frozenset[str], name: str) -> list[AnyRule]:
+        """The rules that allow or ask a source with these keys something, whatever it is and on what."""
+        found = self._granting.get(source)
+        if found is None:
+            if len(self._granting) >= MAX_CALLERS:
+                self._granting.clear()
+            found = [
+                rule
+                for rule in self.rules
+                if not isinstance(rule.action, Deny) and speaks_of(rule, source, name)
+            ]
+            self._granting[source] = found
+        return found
+
+    def serves(self, service: str) -> bool:
+        """Whether the service is a call of the Admin API that rules of the dialect speak of."""
+        return self.catalogue is not None and service in self.catalogue.entries
 
     def _service(self, service: str) -> _Service:
-        """A service that was not called yet, or what stands for all that no rule names."""
+        """A service that was not called yet, or what stands for all that the same rules cover."""
         positions = self._positions.get(service)
-        if positions is None:
+        if positions is not None:
+            name = service
+        elif not self._globs:
             return self._unnamed
+        else:
+            # Which globs cover a service of the Admin API is another question than for all others.
+            guard = next((guard for guard in GUARDED if service.startswith(guard)), "")
+            name = f"{guard} {_longest_glob(service, self._globs_for[guard])}"
+            known = self._services.get(name)
+            if known is not None:
+                return known
+            positions = []
+        covering = {
+            place
+            for places in (positions, *self._globs.values())
+            for place in places
+            if not isinstance(rule := self.rules[place], DelegationRule) or rule.covers_service(service)
+        }
         everything = self._unnamed.groups[ANY]
-        known = self._services[service] = _Service(self.rules, positions, everything)
-        return known
+        made = self._services[name] = _Service(self.rules, sorted(covering), everything)
+        return made
 
-    def _plan(self, group: _Group, source: frozenset[str]) -> Plan:
+    def _plan(self, group: _Group, source: frozenset[str], name: str) -> Plan:
         if self._indexed > MAX_INDEXED:
             for learned in self._learned:
                 learned.forget()
@@ -209,11 +269,13 @@ class Policy:
             self._indexed += group.learn(self.rules) + 1
             self._learned.append(group)
         sources = group.sources & source
-        plan = group.plans.get(sources)
+        plan = None if group.own else group.plans.get(sources)
         if plan is None:
-            positions = sorted(place for key in sources for place in group.by_source[key])
+            positions = sorted({place for key in sources for place in group.by_source[key]})
+            plan = Plan([self.rules[place] for place in positions], source, name)
             self._indexed += len(positions) + 1
-            plan = group.plans[sources] = Plan([self.rules[place] for place in positions])
+            if not group.own:
+                group.plans[sources] = plan
         # A caller's own set of keys is the one that is asked for again, and its hash is known already.
         group.plans[source] = plan
         self._indexed += 1

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from policy_engine.delegation import Reach
 from policy_engine.errors import Kind, PolicyError
 from policy_engine.model import ANY, Inclusion, NoTarget, Rule
 from policy_engine.parse import (
@@ -32,11 +33,13 @@ class Origin:
         included_from: the directive that asked for it; ``None`` for a file of a policy directory.
         legacy: ``None`` for the syntax of today; for the old syntax, whose lines lack these two fields, the
             service and argument of every rule.
+        frame: the fields that all of its rules stand in; ``None`` for a file that is not framed.
     """
 
     file: str
     included_from: Inclusion | None = None
     legacy: tuple[str, str] | None = None
+    frame: Reach | None = None
 
     def error(
         self, kind: Kind, message: str, line: int | None = None, column: int | None = None
@@ -117,18 +120,23 @@ def read(content: bytes, origin: Origin, fields: Fields, refuse: Refuse = stop) 
         yield rules
 
 
-def _statements(content: bytes, origin: Origin, refuse: Refuse) -> Iterator[tuple[int, str, list[str], bool]]:
-    """The lines that are no comments: number, text, words, and whether it is a directive.
-
-    A line in the old syntax is given as it reads after the replacements, which move nothing.
-    """
+def lines_of(content: bytes, origin: Origin, refuse: Refuse) -> Iterator[tuple[int, str]]:
+    """The numbers, from 1, and texts of the lines. Refuses: encoding."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         found = f"byte {content[error.start]:#04x} at offset {error.start}"
         refuse(origin.error("encoding", f"expected UTF-8, found {found}"))
         return
-    lines = enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1)
+    yield from enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1)
+
+
+def _statements(content: bytes, origin: Origin, refuse: Refuse) -> Iterator[tuple[int, str, list[str], bool]]:
+    """The lines that are no comments: number, text, words, and whether it is a directive.
+
+    A line in the old syntax is given as it reads after the replacements, which move nothing.
+    """
+    lines = lines_of(content, origin, refuse)
     if origin.legacy is None:
         for number, line in lines:
             words = line.split()

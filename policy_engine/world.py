@@ -17,7 +17,9 @@ from policy_engine.model import DOM0, DOM0_TEXTS, Selector
 RUNNING = "@running"
 INTERNAL = "@internal"
 DISPOSABLE_BASES = "@disposable-bases"
-"""Keys of sets that no selector can name: what else ``ask`` and ``visible`` need to know of many qubes."""
+EXISTING = "@existing"
+"""Keys of sets that no selector can name: what else ``ask``, ``visible`` and the dialect's ``!`` need to know
+of many qubes. ``EXISTING`` are all but dom0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class QubeFacts:
         relayvm, transport_rpc: how a RemoteVM is reached; ``None`` or empty if it is not.
         icon, label: for the agent's window.
         template: name of the direct template; ``None`` if there is none.
+        label_name: what the dialect's ``@label:`` names; empty if there is none.
     """
 
     name: str
@@ -51,6 +54,7 @@ class QubeFacts:
     icon: str = ""
     label: str = ""
     template: str | None = None
+    label_name: str = ""
 
 
 class Resident(NamedTuple):
@@ -239,7 +243,14 @@ def _resident(facts: QubeFacts) -> Resident:
         raise WorldError(f"{quoted(name)}: expected the name of a qube")
     sets = {"*", f"@type:{facts.klass}"}
     sets.update([f"@tag:{tag}" for tag in facts.tags])
-    sets.add("@adminvm" if name == DOM0 else "@anyvm")
+    if name == DOM0:
+        sets.add("@adminvm")
+    else:
+        sets.update(("@anyvm", EXISTING))
+    if facts.label_name:
+        sets.add(f"@label:{facts.label_name}")
+    if facts.template:
+        sets.add(f"@template:{facts.template}")
     if facts.power_state == "Running":
         sets.add(RUNNING)
     if facts.internal:
@@ -317,4 +328,5 @@ def _facts(name: object, properties: object) -> QubeFacts:
         icon=text("icon") or "",
         label=text("label") or "",
         template=text("template"),
+        label_name=(text("icon") or "").partition("-")[2],
     )

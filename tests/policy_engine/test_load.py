@@ -22,6 +22,7 @@ from policy_engine import (
 )
 from policy_engine.load import MAX_DEPTH, MAX_RULES
 from policy_engine.read import MAX_FILE
+from tests.policy_engine.stock import stock
 
 ALL = (RUNTIME, CONFIGURED, LEGACY)
 
@@ -39,7 +40,7 @@ def tree(files: Mapping[str, str], links: Mapping[str, str] | None = None) -> Me
 
 
 def services(policy: Policy) -> list[str]:
-    return [rule.service for rule in policy.rules]
+    return [rule.service for rule in stock(policy.rules)]
 
 
 def rule(service: str) -> str:
@@ -92,7 +93,7 @@ def test_a_bad_name_fails_the_load(name: str, directory: str) -> None:
 def test_a_dangling_link_is_no_file_and_a_link_to_one_is() -> None:
     links = {"c/1.policy": "/gone", "c/2.policy": "include/x"}
     policy = load(tree({"c/include/x": rule("a")}, links))
-    assert [(rule.service, rule.file) for rule in policy.rules] == [("a", f"{CONFIGURED}/2.policy")]
+    assert [(rule.service, rule.file) for rule in stock(policy.rules)] == [("a", f"{CONFIGURED}/2.policy")]
 
 
 @pytest.mark.parametrize("missing", [RUNTIME, CONFIGURED])
@@ -245,7 +246,7 @@ def test_the_legacy_directory() -> None:
         "after * * * deny",
     ]
     assert [format_rule(rule) for rule in policy.rules] == wanted
-    assert {(rule.file, rule.line) for rule in policy.rules if rule.argument == "+b"} == {
+    assert {(rule.file, rule.line) for rule in stock(policy.rules) if rule.argument == "+b"} == {
         (f"{LEGACY}/s+b", 1),
         (f"{LEGACY}/s+b", None),
     }
@@ -306,7 +307,7 @@ def test_real_directories_are_read(directories: Directories) -> None:
     (directories.runtime / "2.policy").symlink_to(directories.configured / "include/real")
     (directories.legacy / "s").write_text("a b deny")
     policy = directories.loader().load()
-    assert [(rule.service, rule.file) for rule in policy.rules] == [
+    assert [(rule.service, rule.file) for rule in stock(policy.rules)] == [
         ("a", str(directories.configured / "include/real")),
         ("s", str(directories.legacy / "s")),
         ("a", str(directories.runtime / "2.policy")),

@@ -2,6 +2,7 @@
 
 from policy_engine import Denied, Policy, QubeFacts, Request, World, decide, visible
 from policy_engine.policy import MAX_INDEXED
+from tests.policy_engine.stock import stock
 from tests.policy_engine.strategies import kind, policy_of
 
 QUBES = World.of([QubeFacts(f"q{number:04}", None, "AppVM") for number in range(600)])
@@ -13,7 +14,7 @@ def test_only_rules_that_can_match_are_looked_at() -> None:
         "".join(f"s.{number} * q{number % 50:04} * deny\n" for number in range(5_000))
         + "* * @tag:t * allow\n"
     )
-    assert [rule.service for rule in policy.plan("s.1", "+", CALLER).rules] == ["s.1"]
+    assert [rule.service for rule in stock(policy.plan("s.1", "+", CALLER).rules)] == ["s.1"]
     assert policy.plan("s.2", "+", CALLER).rules == []
     assert policy.plan("other", "+x", CALLER).rules == []
 
