@@ -5,6 +5,7 @@
 """
 
 from policy_engine.catalogue import Catalogue, Entry, Kind, Names
+from policy_engine.confirm import Particulars, allowance, confirm
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.delegation import Allowance, AnyRule, DelegationRule, Limit
@@ -46,6 +47,7 @@ __all__ = [
     "MemorySource",
     "Names",
     "NearMiss",
+    "Particulars",
     "Policy",
     "PolicyError",
     "PolicySource",
@@ -55,6 +57,8 @@ __all__ = [
     "Selector",
     "World",
     "WorldError",
+    "allowance",
+    "confirm",
     "decide",
     "explain",
     "format_rule",

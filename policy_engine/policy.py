@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from policy_engine.authority import Authority
 from policy_engine.catalogue import GUARDED, Catalogue
 from policy_engine.delegation import AnyRule, DelegationRule, Limit
 from policy_engine.model import ANY, Deny
@@ -145,9 +146,11 @@ class Policy:
             have the same rules. Empty for a policy that was not read from files.
         catalogue: the Admin API that rules of the dialect speak of; ``None`` where there are none.
         limits: those of the dialect, in order.
+        authority: what the rules build on, found out when it is first asked for.
     """
 
     __slots__ = (
+        "_authority",
         "_globs",
         "_globs_for",
         "_granting",
@@ -202,6 +205,7 @@ class Policy:
         }
         self._services: dict[str, _Service] = {}
         self._unnamed = _Service(self.rules, positions[ANY])
+        self._authority: Authority | None = None
         self._granting: dict[frozenset[str], list[AnyRule]] = {}
         self._learned: list[_Group] = []
         self._indexed = 0
@@ -215,6 +219,12 @@ class Policy:
         known = self._services.get(service) or self._service(service)
         group = known.groups.get(argument) or known.group(argument)
         return group.plans.get(source) or self._plan(group, source, name)
+
+    @property
+    def authority(self) -> Authority:
+        if self._authority is None:
+            self._authority = Authority.of(self.rules, self.limits)
+        return self._authority
 
     def granting(self, source: frozenset[str], name: str) -> list[AnyRule]:
         """The rules that allow or ask a source with these keys something, whatever it is and on what."""
