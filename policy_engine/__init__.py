@@ -4,6 +4,7 @@
 >>> decide(policy, Request.of("admin.vm.Start+", "mgmt", "work"), world)
 """
 
+from policy_engine.catalogue import Catalogue, Entry, Kind, Names
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.errors import PolicyError, WorldError
@@ -26,14 +27,18 @@ __all__ = [
     "Allowed",
     "Ask",
     "Asked",
+    "Catalogue",
     "Decision",
     "Denied",
     "Deny",
     "DirectorySource",
+    "Entry",
     "Explanation",
     "Inclusion",
+    "Kind",
     "Loader",
     "MemorySource",
+    "Names",
     "NearMiss",
     "Policy",
     "PolicyError",
