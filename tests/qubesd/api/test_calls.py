@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qubesd.api.method import Command, Text
-from qubesd.api.table import INTERNAL, METHODS
+from qubesd.api.table import INTERNAL
 from qubesd.model.state import Value
 from tests.qubesd.house import House, visit
 
@@ -156,33 +156,6 @@ def test_system_info_follows_every_change(tmp_path: Path) -> None:
         assert {name: work[name] for name in want} == want
         assert "team" in str(work["tags"])
         assert system_info(house)["web-dvm"]["template_for_dispvms"] is True
-
-    visit(tmp_path, guest)
-
-
-def test_touches_name_the_qubes_in_a_call(tmp_path: Path) -> None:
-    async def guest(house: House) -> None:
-        await house.do("admin.property.Set", "dom0", "default_template", "debian-13")
-        await house.do(SET, "work", "default_dispvm", "web-dvm")
-
-        def touched(
-            service: str, target: str, argument: str = "", payload: str = "", caller: str = "dom0"
-        ) -> tuple[str, ...]:
-            method = METHODS[service]
-            assert method.parse is not None
-            assert method.touches is not None
-            value = method.parse(house.core, house.qube(target), argument, payload.encode())
-            command = Command(service, argument, house.qube(caller), house.qube(target), value)
-            return method.touches(house.core, command)
-
-        assert touched(SET, "work", "netvm", "nosuch") == ("nosuch",)
-        assert touched(SET, "work", "netvm", "") == ()
-        assert touched(SET, "work", "label", "red") == ()
-        create = "admin.vm.Create.AppVM"
-        assert touched(create, "dom0", "other", "name=a label=red") == ("other",)
-        assert touched(create, "dom0", "", "name=a label=red") == ("debian-13",)
-        assert touched("admin.vm.CreateDisposable", "dom0", caller="work") == ("web-dvm",)
-        assert touched("admin.vm.CreateDisposable", "work") == ("work",)
 
     visit(tmp_path, guest)
 

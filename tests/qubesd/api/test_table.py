@@ -18,9 +18,11 @@ from qubesd.api.method import (
     Reply,
     Scope,
     Text,
+    Unguarded,
     VolumeRows,
 )
 from qubesd.api.table import INTERNAL, METHODS
+from qubesd.api.values import Kind, Unspoken, Values, one
 from qubesd.core.core import Core
 
 CLASSES = ("TemplateVM", "AppVM", "StandaloneVM", "DispVM", "RemoteVM")
@@ -149,3 +151,19 @@ def test_method_without_a_guard_cannot_be_written_down() -> None:
         Method("admin.x", answer, Scope.LOCAL, Access.READ)  # type: ignore[call-arg]  # that is the point
     with pytest.raises(TypeError, match="neither a guard nor a reason"):
         Method("admin.x", answer, Scope.LOCAL, Access.READ, None)  # type: ignore[arg-type]  # untyped
+
+
+@pytest.mark.parametrize(
+    ("payload", "values"),
+    [
+        pytest.param(Need.REQUIRED, None, id="required"),
+        pytest.param(Need.OPTIONAL, None, id="optional"),
+        pytest.param(Need.FORBIDDEN, Unspoken("there is none"), id="there-is-none"),
+        pytest.param(Need.FORBIDDEN, one(Kind.TEXT), id="value-of-nothing"),
+    ],
+)
+def test_method_says_what_policies_can_say_of_its_payload(
+    payload: Need, values: Values | Unspoken | None
+) -> None:
+    with pytest.raises(TypeError, match="payload"):
+        Method(*("admin.x", answer, Scope.LOCAL, Access.READ, Unguarded("x")), payload=payload, values=values)
