@@ -186,7 +186,8 @@ Parser = Callable[["Core", Qube, str, bytes], Any]
 """(core, target, argument, untrusted payload) -> the typed value; raises ``ProtocolError`` or ``BadValue``.
 
 It looks at form only. Whether something named in it exists is told after the permission was judged, by the
-handler.
+handler. What a payload means by the system as it is (a default, the index of a label) is settled here, so
+that the handler cannot come to another meaning than was judged.
 """
 Touches = Callable[["Core", Command], tuple[str, ...]]
 
@@ -209,11 +210,12 @@ class Method:
         guard: what of the answer is judged row by row.
         names: what the argument names.
         values: what a policy can say of the payload.
-        touches: the qubes that a command affects or reads besides its destination.
+        touches: the qubes that a command affects or reads besides its destination. The handler means the
+            same ones if it is called in the same turn of the loop.
         alters: what a call with this argument changes that rules build on: a selector (``@tag:work``), or
             ``@label`` or ``@template`` for those of the destination, ``@served-by`` for the qubes that show,
             play or relay for another; ``None`` for nothing.
-        reserved: whether a call with this argument is for dom0 alone, whatever a policy says.
+        reserved: whether a call with this argument is for dom0 alone where delegated rules decide.
         judged_as: of what dom0 asks for another qube through a door that judges nobody: the service, in the
             place of its own, that the policy must allow that qube.
     """

@@ -11,7 +11,7 @@ import pytest
 
 from qubesd.api.method import Command, Text
 from qubesd.api.table import INTERNAL
-from qubesd.model.state import Value
+from qubesd.model.state import DOM0_UUID, Value
 from tests.qubesd.house import House, visit
 
 SET = "admin.vm.property.Set"
@@ -34,6 +34,17 @@ SET = "admin.vm.property.Set"
         pytest.param((SET, "work", "netvm", "nosuch"), "QubesPropertyValueError", id="unknown-qube"),
         pytest.param((SET, "work", "netvm", "dom0"), "QubesPropertyValueError", id="netvm-dom0"),
         pytest.param((SET, "work", "netvm", "../x"), "QubesValueError", id="no-name"),
+        pytest.param((SET, "work", "netvm", f"uuid:{DOM0_UUID}"), "QubesValueError", id="no-uuid"),
+        pytest.param(
+            ("admin.vm.Create.AppVM", "dom0", f"uuid:{DOM0_UUID}", "name=a label=red"),
+            "QubesValueError",
+            id="template-no-uuid",
+        ),
+        pytest.param(
+            ("admin.vm.Create.AppVM", "dom0", "debian-13", "name=a label=1"),
+            "QubesInvalidLabelError",
+            id="create-no-index",
+        ),
         pytest.param((SET, "work", "uuid", "x"), "QubesPropertyValueError", id="write-once"),
         pytest.param((SET, "work", "xid", "1"), "QubesPropertyValueError", id="read-only"),
         pytest.param(("admin.vm.property.Reset", "work", "label"), "QubesValueError", id="label-stays"),
