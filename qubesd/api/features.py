@@ -18,8 +18,10 @@ from qubesd.api.method import (
     Text,
     Unguarded,
 )
+from qubesd.api.values import Kind, one
 from qubesd.core.core import Core
 from qubesd.core.features import remove_feature, set_feature
+from qubesd.core.tags import BROUGHT_GUIVM, BROUGHT_TAGS
 from qubesd.errors import NoSuchFeature, PermissionDenied
 from qubesd.model import features
 from qubesd.model.names import check_feature_name, check_feature_value
@@ -35,6 +37,8 @@ _KEPT_BY_DAEMON = frozenset(
     )
 )
 """Features that are the daemon's own notes; no caller changes them, dom0 included."""
+_DOM0S = frozenset((BROUGHT_TAGS, BROUGHT_GUIVM, "owner-uuid"))
+"""Features that say what authority a qube gives to those that it creates, and whom a qube counts for."""
 
 _ONE_VALUE = Unguarded("the one value that the call was judged for")
 _EMPTY = Unguarded("the answer is empty")
@@ -77,6 +81,11 @@ def _parse_set(core: Core, target: Qube, argument: str, untrusted_payload: bytes
     return check_feature_value(untrusted_payload)
 
 
+def _is_dom0s(argument: str) -> bool:
+    """`tag-created-vm-with`, `set-created-guivm` and `owner-uuid`."""
+    return argument in _DOM0S
+
+
 def _own(view: View, qube: Qube, name: str) -> str | None:
     return qube.features.get(name)
 
@@ -114,6 +123,8 @@ METHODS = (
         argument=Need.REQUIRED,
         payload=Need.OPTIONAL,
         parse=_parse_set,
+        values=one(Kind.TEXT),
+        reserved=_is_dom0s,
     ),
     Method(
         "admin.vm.feature.Remove",
@@ -122,5 +133,6 @@ METHODS = (
         Access.WRITE,
         _EMPTY,
         argument=Need.REQUIRED,
+        reserved=_is_dom0s,
     ),
 )

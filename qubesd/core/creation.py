@@ -31,7 +31,7 @@ _DEFAULT_TEMPLATE = {Klass.APP: "default_template", Klass.DISPOSABLE: "default_d
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A qube to be made. ``template`` is ``None`` for the default one of its class, or for a class without.
+    """A qube to be made. ``template`` is ``None`` for a class without, or where none is given or set.
 
     ``pools`` places volumes by their name, ``pool`` all those that are not snapshots of a template's.
     """
@@ -44,11 +44,11 @@ class Wanted:
     pools: Mapping[str, str] = field(default_factory=dict)
 
 
-def template_name(view: View, wanted: Wanted) -> str | None:
-    """The template that the qube will have, there or not; ``None`` where it will have none."""
-    if wanted.template is not None or wanted.klass not in _DEFAULT_TEMPLATE:
-        return wanted.template
-    value = read(view, None, _DEFAULT_TEMPLATE[wanted.klass]).value
+def default_template(view: View, klass: Klass) -> str | None:
+    """The template of a qube for which none is given, there or not; ``None`` where it has none."""
+    if klass not in _DEFAULT_TEMPLATE:
+        return None
+    value = read(view, None, _DEFAULT_TEMPLATE[klass]).value
     return None if value is None else str(value)
 
 
@@ -174,10 +174,9 @@ def _passing(name: str, template: Qube) -> tuple[Wanted, dict[str, Value]]:
 def _template(view: View, wanted: Wanted) -> Qube | None:
     if wanted.klass not in _DEFAULT_TEMPLATE:
         return None
-    name = template_name(view, wanted)
-    if name is None:
+    if wanted.template is None:
         raise BadValue(f"no template given, and {_DEFAULT_TEMPLATE[wanted.klass]!r} is not set")
-    return _checked_template(view.system, wanted.klass, name)
+    return _checked_template(view.system, wanted.klass, wanted.template)
 
 
 def _checked_template(system: System, klass: Klass, name: str) -> Qube:

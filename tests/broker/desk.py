@@ -19,6 +19,7 @@ from broker.judge import PolicyInForce
 from broker.streams import Listener, Streams
 from policy_engine import Loader, MemorySource
 from qubesd.api.method import Access, Call, Command, Guard, Method, Need, Parser, Scope, Unguarded
+from qubesd.api.values import Unspoken
 from qubesd.config import rooted
 from qubesd.core.core import Core
 from qubesd.core.opening import open_core
@@ -49,6 +50,7 @@ def method(
         argument=Need.OPTIONAL,
         payload=Need.OPTIONAL,
         parse=parse,
+        values=Unspoken("for the test"),
     )
 
 

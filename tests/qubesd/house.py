@@ -54,7 +54,7 @@ class House:
             raise NoSuchQube(f"no qube {target!r}")
         value = method.parse(self.core, qube, argument, payload.encode()) if method.parse else None
         reply = method.handler(self.core, Command(service, argument, self.qube(caller), qube, value))
-        return await cast(Awaitable[Reply], reply) if method.waits else cast(Reply, reply)
+        return await reply if isinstance(reply, Awaitable) else reply
 
     async def call(self, service: str, *words: str, **by_name: str) -> str:
         """The content of the answer, or the class of the error as it goes over the wire."""
