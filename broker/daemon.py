@@ -113,7 +113,7 @@ async def _serve_core(
     strict = config.visibility == "strict"
     policies = reloader.policies
     facts = Facts(core)
-    streams = Streams(core, policies, facts, strict)
+    streams = Streams(core, policies, facts)
     dispatcher = Dispatcher(
         core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
     )

@@ -16,11 +16,14 @@ from policy_engine import (
     Allowed,
     AnyRule,
     Asked,
+    DelegationRule,
     Denied,
+    Particulars,
     Policy,
     PolicyError,
     Request,
     World,
+    confirm,
     decide,
     visible,
 )
@@ -36,6 +39,17 @@ class Verdict(NamedTuple):
     decision: str
     reason: str = ""
     rule: AnyRule | None = None
+    answer: Allowed | Asked | None = None
+    """What the engine said, where it was no denial."""
+
+    @property
+    def delegated(self) -> bool:
+        """Whether a rule of the delegation dialect spoke."""
+        return isinstance(self.rule, DelegationRule)
+
+    def refused(self, reason: str) -> Verdict:
+        """The denial that this comes to after all."""
+        return Verdict(False, "deny", reason, self.rule)
 
     @property
     def place(self) -> str:
@@ -87,14 +101,24 @@ class Ground(NamedTuple):
             if decision.target != DOM0:
                 hint = f"allowed, but sent to {decision.target!r} and not to dom0; the rule lacks target=dom0"
                 return Verdict(False, "deny", hint, decision.rule)
-            return Verdict(True, "allow", rule=decision.rule)
+            return Verdict(True, "allow", "", decision.rule, decision)
         if isinstance(decision, Asked):
             if not consented:
                 return Verdict(False, "ask", "nobody can be asked here", decision.rule)
             if DOM0 in decision.targets:
-                return Verdict(True, "ask", "asked by the policy daemon in front", decision.rule)
+                return Verdict(True, "ask", "asked by the policy daemon in front", decision.rule, decision)
             return Verdict(False, "ask", "dom0 is not among the choices", decision.rule)
         return _denied(decision)
+
+    def confirm(
+        self, verdict: Verdict, service: str, argument: str, target: str, about: Particulars
+    ) -> Verdict:
+        """The verdict as it stands when all is known of the call: the same one, or a denial."""
+        if verdict.answer is None or isinstance(self.policy, PolicyError):
+            return verdict
+        request = Request(service, "+" + argument, self.source, target)
+        confirmed = confirm(self.policy, verdict.answer, request, about, self.world)
+        return verdict.refused(confirmed.kind) if isinstance(confirmed, Denied) else verdict
 
 
 def _denied(decision: Denied) -> Verdict:

@@ -45,19 +45,26 @@ class Stand(NamedTuple):
 class Listener:
     """One stream. ``subject`` is the qube it is about, ``None`` for everything; ``source`` the caller it is
     judged as, ``None`` for dom0, which sees all. Both are bound to the qube that had the name when the stream
-    began."""
+    began. ``strict`` says whether it is shown only what it may read value by value, and follows its view."""
 
     __slots__ = (
         *("_early", "_hang_up", "_streams", "_write"),
-        *("read", "seen", "source", "statistics", "subject", "uuids"),
+        *("read", "seen", "source", "statistics", "strict", "subject", "uuids"),
     )
 
     def __init__(
-        self, streams: Streams, subject: Qube | None, source: Qube | None, read: str, statistics: bool
+        self,
+        streams: Streams,
+        subject: Qube | None,
+        source: Qube | None,
+        read: str,
+        strict: bool,
+        statistics: bool,
     ) -> None:
         self.subject = None if subject is None else subject.name
         self.source = None if source is None else source.name
         self.read = read
+        self.strict = strict
         self.statistics = statistics
         self._early: list[bytes] = []
         self.uuids = {qube.name: qube.uuid for qube in (subject, source) if qube is not None}
@@ -93,18 +100,22 @@ def _nothing() -> None:
 class Streams:
     """All open streams of one core."""
 
-    def __init__(self, core: Core, policies: PolicyInForce, facts: Facts, strict: bool) -> None:
+    def __init__(self, core: Core, policies: PolicyInForce, facts: Facts) -> None:
         self.listeners: dict[Listener, None] = {}
         self._core = core
         self._policies = policies
         self._facts = facts
-        self._strict = strict
         self._stand = Stand(policies.now, facts.world())
         self._departed: dict[str, Stand] = {}
         core.bus.subscribe(Event, self._tell)
 
     def open(
-        self, subject: Qube | None, source: Qube | None, guard: Guard, statistics: bool = False
+        self,
+        subject: Qube | None,
+        source: Qube | None,
+        guard: Guard,
+        strict: bool,
+        statistics: bool = False,
     ) -> Listener:
         """A new stream: nothing that happens from now on is missed.
 
@@ -112,11 +123,12 @@ class Streams:
             subject: ``None`` for the events of everything.
             source: ``None`` for a caller that is not judged.
             guard: what each event of it is judged by.
+            strict: as of ``Listener``.
             statistics: carry these, beginning with the latest round, and nothing else.
         """
         if not isinstance(guard, EventRows):
             raise TypeError(f"a stream of events is guarded by {guard!r}, which says nothing of events")
-        listener = Listener(self, subject, source, guard.read, statistics)
+        listener = Listener(self, subject, source, guard.read, strict, statistics)
         self._catch_up()
         self._stand = self._stand._replace(world=self._facts.world())
         if self._follows_view(listener):
@@ -176,12 +188,12 @@ class Streams:
             if listener.subject is not None and listener.subject != event.subject:
                 continue
             if listener.source is not None:
-                if self._strict and isinstance(event, QubeAdded | QubeRemoved):
+                if listener.strict and isinstance(event, QubeAdded | QubeRemoved):
                     continue
                 ground = stand.ground(listener)
                 if not ground.allows(listener.read, argument, event.subject or named or DOM0):
                     continue
-                if self._strict and not _values_readable(event, named, listener.read, argument, ground):
+                if listener.strict and not _values_readable(event, named, listener.read, argument, ground):
                     continue
             listener.send(message)
 
@@ -228,7 +240,7 @@ class Streams:
 
     def _follows_view(self, listener: Listener) -> bool:
         everything = listener.subject is None and not listener.statistics
-        return self._strict and listener.source is not None and everything
+        return listener.strict and listener.source is not None and everything
 
     def _look_again(self, listener: Listener, before: Stand) -> None:
         """Judge all qubes anew for a listener."""
