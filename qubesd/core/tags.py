@@ -5,6 +5,8 @@ A qube's name may hold a ``.``, a tag may not; where a tag would be made of such
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
 from qubesd.core.told import as_told, told
@@ -18,6 +20,19 @@ CREATED_BY = "created-by-"
 ORIGINS = (CREATED_BY, f"disp-{CREATED_BY}")
 TRACKED = ("guivm", "audiovm", "relayvm")
 """Properties whose value a tag ``PROPERTY-QUBE`` repeats, so that policy can speak of it."""
+
+Inherits = Callable[[str], bool]
+"""Whether a disposable gets this tag of its template."""
+
+
+def every_tag(tag: str) -> bool:
+    """Stock's rule: a disposable gets all of them."""
+    return True
+
+
+def is_tracking(tag: str) -> bool:
+    """Whether the tag repeats a property, so that it says something of the very qube that carries it."""
+    return tag.startswith(tuple(f"{name}-" for name in TRACKED))
 
 
 def add_tag(keeper: Keeper, qube: Qube, tag: str) -> None:
