@@ -137,9 +137,8 @@ class Volumes:
         """Let the guest write to it or not; ``QubeNotHalted`` where the qube runs."""
         async with self._lives.holding(qube):
             _refuse_not_halted(self._keeper, qube)
-            await self._records.put(
-                qube, replace(volume_of(self._keeper, self._keeper.current(qube), name), rw=rw)
-            )
+            volume = volume_of(self._keeper, self._keeper.current(qube), name)
+            await self._records.put(qube, replace(volume, rw=rw))
 
     async def set_ephemeral(self, qube: Qube, name: str, ephemeral: bool) -> None:
         """Encrypt what is written with a key that nobody keeps; ``BadValue`` for a volume that is kept."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class _Found:
     writing: str
     written: int
     """Bytes written since the newest snapshot."""
-    snapshots: Mapping[str, int | None]
+    snapshots: dict[str, int | None]
 
     @property
     def committed(self) -> str | None:
