@@ -24,7 +24,7 @@ from qubesd.core.power_events import (
 )
 from qubesd.core.run import Run
 from qubesd.core.storage import Storage
-from qubesd.core.usage import Started
+from qubesd.core.usage import Spawned, Started
 from qubesd.errors import OverLimit, QubeError, QubesError
 from qubesd.model import features
 from qubesd.model.lineage import netvm_of, netvms, template_of
@@ -59,7 +59,7 @@ class Starter:
         async with self._lives.holding(qube) as run:
             if run.domain.state is not DomainState.OFF:
                 return
-            wanted = [_started(self._keeper, each) for each in self._with_netvms(run.name)]
+            wanted = [Started(each.uuid, most(self._keeper, each)) for each in self._with_netvms(run.name)]
             with self._keeper.budgets.holding(*wanted):
                 try:
                     await self._prepare(self._keeper.system.qubes[run.name])
@@ -130,7 +130,7 @@ class Starter:
         keeper.bus.publish(DomainPreSpawn(qube.name))
         spec = describe(keeper, qube, keeper.config.kernels_dir)
         # It may ask for more memory than when its start began.
-        with keeper.budgets.holding(_started(keeper, qube)):
+        with keeper.budgets.holding(Spawned(qube.uuid, most(keeper, qube))):
             run.starting = True
             devices = await self._devices.required(qube)
             disks = [*await self._storage.start(qube), *(one.disk for one in devices if one.disk is not None)]
@@ -176,10 +176,6 @@ class Starter:
                 await self._storage.stop(self._keeper.system.qubes[run.name])
         if run.domain.state is DomainState.OFF:
             await self._lives.clean_up(run.name)
-
-
-def _started(keeper: Keeper, qube: Qube) -> Started:
-    return Started(qube.uuid, most(keeper, qube))
 
 
 def _check_is_there(run: Run) -> None:

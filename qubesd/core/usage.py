@@ -62,7 +62,15 @@ class Grown:
     size: int
 
 
-Promise = Made | Started | Grown
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The qube's domain is being made, with so many bytes of memory."""
+
+    uuid: str
+    memory: int
+
+
+Promise = Made | Started | Spawned | Grown
 
 _NOTHING = Use()
 
@@ -172,17 +180,17 @@ class Usage:
         if not _has_domain(self._view, qube):
             self._made_with.pop(qube.uuid, None)
         elif qube.uuid not in self._made_with:
-            self._made_with[qube.uuid] = max(self._starts(qube), default=most(self._view, qube))
-
-    def _starts(self, qube: Qube) -> list[int]:
-        return [one.memory for one in self._promises.get(qube.uuid, ()) if isinstance(one, Started)]
+            promises = self._promises.get(qube.uuid, ())
+            spawned = (one.memory for one in promises if isinstance(one, Spawned))
+            self._made_with[qube.uuid] = next(spawned, most(self._view, qube))
 
     def _use(self, qube: Qube) -> Use:
-        memory = self._starts(qube)
+        promises = self._promises.get(qube.uuid, ())
+        memory = [one.memory for one in promises if isinstance(one, Started | Spawned)]
         if qube.uuid in self._made_with:
             memory.append(self._made_with[qube.uuid])
         sizes = {volume.name: volume.size for volume in qube.volumes.values() if volume.save_on_stop}
-        for one in self._promises.get(qube.uuid, ()):
+        for one in promises:
             if isinstance(one, Grown) and one.volume in sizes:
                 sizes[one.volume] = max(sizes[one.volume], one.size)
         return Use(
