@@ -10,10 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from broker.agent import Agents
+from broker.allowances import allowance_of
 from broker.answering import Answering
 from broker.audit import AuditLog
 from broker.channels import Channels
@@ -93,7 +95,7 @@ async def serve(config: Config, create: bool) -> None:
     keep_last_good = config.on_error == "last-good"
     async with (
         open_core(config, create) as core,
-        policy_in_force(directories, str(config.policy_legacy), keep_last_good) as reloader,
+        policy_in_force(directories, str(config.policy_legacy), keep_last_good, enforced=True) as reloader,
     ):
         audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files)
         try:
@@ -114,6 +116,7 @@ async def _serve_core(
     policies = reloader.policies
     facts = Facts(core)
     streams = Streams(core, policies, facts)
+    core.budgets.allowance_of = partial(allowance_of, policies, facts)
     dispatcher = Dispatcher(
         core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
     )

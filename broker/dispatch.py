@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from broker.absent import as_seen
@@ -123,6 +123,8 @@ class Dispatcher:
             method = check_contract(methods, call, target)
             value = method.parse(core, target, call.argument, call.payload) if method.parse else None
             command = Command(call.service, call.argument, caller, target, value)
+            if ground is not None and case.verdict.delegated:
+                command = replace(command, inherits=ground.confers_nothing)
             if ground is not None:
                 if case.verdict.delegated or method.creates:
                     about = particulars(core, method, command)

@@ -87,6 +87,10 @@ class Ground(NamedTuple):
             return []
         return visible(self.policy, self.world, self.source, service, "+" + argument)
 
+    def confers_nothing(self, tag: str) -> bool:
+        """Whether no rule builds on the tag, so that it can come with a template."""
+        return isinstance(self.policy, Policy) and not self.policy.authority.confers(f"@tag:{tag}")
+
     def judge(self, service: str, argument: str, target: str, consented: bool) -> Verdict:
         """What the policy says to a call of the Admin API, which dom0 carries out whatever it is about.
 
@@ -139,6 +143,8 @@ class PolicyInForce:
         self.error: PolicyError | None = None
         """What keeps the files from being in force as they are now."""
         self.now: Policy | PolicyError = PolicyError("io", "not loaded yet", file="policy.d")
+        self.last: Policy | None = None
+        """The last one that loaded."""
         self.since = time.time()
         """When ``now`` came into force, in seconds of the epoch."""
 
@@ -167,7 +173,8 @@ class PolicyInForce:
         if policy is self.now and not recovered:
             return
         if policy is not self.now:
-            self.now, self.since = policy, time.time()
+            self.now = self.last = policy
+            self.since = time.time()
         for warning in policy.warnings:
             _log.warning("%s", warning)
         _log.info("policy loaded: %d rules in %d files", len(policy.rules), len(policy.files))

@@ -13,10 +13,12 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from broker.answering import StateError
+from broker.catalogue import catalogue
 from broker.client import CallError, NoReplyError
 from broker.colour import Colours
 from broker.internal import ask
@@ -25,7 +27,7 @@ from broker.policy_methods import STATUS
 from broker.policy_report import explanation_document, explanation_text, marked_line, status_text
 from broker.sockets import answers
 from broker.stock_state import MAX_DOCUMENT, parse_state
-from policy_engine import DirectorySource, Loader, PolicyError, Request, World, explain
+from policy_engine import DirectorySource, Loader, PolicyError, PolicySource, Request, World, explain
 from qubesd.config import Config, ConfigError, load
 
 STATE_PATIENCE = 30.0
@@ -116,7 +118,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _check(options: argparse.Namespace, config: Config) -> int:
     source, colours = DirectorySource(), Colours.of(sys.stdout)
     directories = _directories(config) if options.directory is None else [str(options.directory.absolute())]
-    loader = Loader(source, directories, str(config.policy_legacy))
+    loader = _loader(source, directories, config)
     errors = loader.check()
     for error in errors:
         print(error)
@@ -135,9 +137,14 @@ def _check(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
+def _loader(source: PolicySource, directories: Sequence[str], config: Config) -> Loader:
+    """As the daemon of this configuration reads its policy."""
+    return Loader(source, directories, str(config.policy_legacy), partial(catalogue, enforced=True))
+
+
 def _explain(options: argparse.Namespace, config: Config) -> int:
     try:
-        policy = Loader(DirectorySource(), _directories(config), str(config.policy_legacy)).load()
+        policy = _loader(DirectorySource(), _directories(config), config).load()
     except PolicyError as error:
         message = f"{error}\nevery judged call is denied until the policy loads; try qubes-policy check"
         print(f"qubes-policy: {message}", file=sys.stderr)

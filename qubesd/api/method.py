@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from qubesd.api.values import Names, Unspoken, Values
+from qubesd.core.tags import Inherits, every_tag
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Command:
     """A call that keeps its method's contract: names looked up, argument and payload parsed into ``value``.
 
     What was judged is what is carried out: the handler gets this very value, nothing is parsed twice.
+    ``inherits`` says which of its template's tags a disposable gets that the call makes.
     """
 
     service: str
@@ -47,6 +49,7 @@ class Command:
     caller: Qube
     target: Qube
     value: Any = None
+    inherits: Inherits = every_tag
 
 
 class Scope(Enum):

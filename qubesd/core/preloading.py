@@ -22,7 +22,7 @@ from qubesd.core.power import Power
 from qubesd.core.power_events import DomainShutdown, DomainUnpaused, PreloadStart, PreloadUsed
 from qubesd.core.removal import could_go
 from qubesd.core.storage import Storage
-from qubesd.core.tags import belong_to
+from qubesd.core.tags import Inherits, every_tag
 from qubesd.errors import NoSuchQube, QubeNotStarted, QubesError
 from qubesd.events import FeatureEvent, PropertyEvent
 from qubesd.model import preload, references
@@ -88,8 +88,15 @@ class Preloading:
             raise QubesError(f"no disposables can be made from qube {template.name!r}")
         self._later(template, "asked for", 0.0)
 
-    async def take(self, creator: Qube, template: Qube) -> Qube | None:
-        """One that waited, now the creator's and running, durably; ``None`` where none can be had."""
+    async def take(self, creator: Qube, template: Qube, inherits: Inherits = every_tag) -> Qube | None:
+        """One that waited, now the creator's and running, durably; ``None`` where none can be had.
+
+        Args:
+            inherits: which of its template's tags it keeps.
+
+        Raises:
+            OverLimit: its owner may not have it; it goes on waiting.
+        """
         for name in references.waiting(template):
             qube = self._ready(name)
             if qube is None:
@@ -101,8 +108,7 @@ class Preloading:
             if self._ready(name) is not qube:
                 continue
             draft = Draft(self._keeper)
-            waiting.leave(draft, name)
-            belong_to(draft, name, self._keeper.current(creator), passing=True)
+            waiting.hand_out(draft, name, self._keeper.current(creator), inherits)
             draft.apply()
             self._used(template.name)
             try:

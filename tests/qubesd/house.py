@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from qubesd.api.method import Command, Method, Reply, Rows, Text
-from qubesd.api.table import METHODS
+from qubesd.api.table import INTERNAL, METHODS
 from qubesd.config import Config, rooted
 from qubesd.core.core import Core
 from qubesd.core.opening import open_core
@@ -48,7 +48,7 @@ class House:
         self, service: str, target: str = DOM0, argument: str = "", payload: str = "", caller: str = DOM0
     ) -> Reply:
         """Carry out a call; raises what the handler or the parser raises."""
-        method: Method = METHODS[service]
+        method: Method = (METHODS if service in METHODS else INTERNAL)[service]
         qube = self.core.system.find(target)
         if qube is None:
             raise NoSuchQube(f"no qube {target!r}")
