@@ -213,8 +213,8 @@ class Method:
         guard: what of the answer is judged row by row.
         names: what the argument names.
         values: what a policy can say of the payload.
-        touches: the qubes that a command affects or reads besides its destination. The handler means the
-            same ones if it is called in the same turn of the loop.
+        touches: the qubes that a command affects or reads besides its destination; to be asked in the turn of
+            the loop in which the handler is called.
         alters: what a call with this argument changes that rules build on: a selector (``@tag:work``), or
             ``@label`` or ``@template`` for those of the destination, ``@served-by`` for the qubes that show,
             play or relay for another; ``None`` for nothing.
