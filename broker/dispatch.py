@@ -126,19 +126,36 @@ class Dispatcher:
             if ground is not None and case.verdict.delegated:
                 command = replace(command, inherits=ground.confers_nothing)
             if ground is not None:
-                if case.verdict.delegated or method.creates:
-                    about = particulars(core, method, command)
-                    case.verdict = ground.confirm(case.verdict, service, call.argument, call.target, about)
-                    if not case.verdict.allowed:
-                        return self._refused(case)
-                if self._is_strict(case):
-                    core = as_seen(core, method, command, call, ground)
+                core = self._confirm(case, method, command, ground, service)
+                if not case.verdict.allowed:
+                    return self._refused(case)
             reply = method.handler(core, command)
         except Exception as error:
             return self._failed(case, error)
         if isinstance(reply, Awaitable):
             return self._wait(case, reply, method, command, ground)
         return self._answer(case, reply, method, command, ground)
+
+    def _confirm(
+        self, case: _Case, method: Method, command: Command, ground: Ground, service: str
+    ) -> Core:
+        """Judge the call with all that is known of it; the core that its caller may know.
+
+        What a rule of the dialect allows, it allows for each qube that the call touches, so that all of them
+        are there for the caller. What it denies is judged again without those that are hidden: to whom a qube
+        is not there, it is not there to be denied.
+        """
+        core, call, verdict = self._core, case.call, case.verdict
+        if verdict.delegated or method.creates:
+            about = particulars(core, method, command)
+            case.verdict = ground.confirm(verdict, service, call.argument, call.target, about)
+        if not self._is_strict(case) or (verdict.delegated and case.verdict.allowed):
+            return core
+        seen = as_seen(core, method, command, call, ground)
+        if seen is not core and not case.verdict.allowed:
+            about = particulars(seen, method, command)
+            case.verdict = ground.confirm(verdict, service, call.argument, call.target, about)
+        return seen
 
     async def _wait(
         self,
