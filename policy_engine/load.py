@@ -32,7 +32,7 @@ MAX_DEPTH = 100
 A file that is included twice counts twice."""
 
 MAX_FRAMED_FILE = 64 * 1024
-MAX_FRAMED_RULES = 2_000
+MAX_FRAMED_RULES = 500
 """Bounds on one framed file: who writes it may not use up what the whole policy has."""
 
 _POLICY_NAME = re.compile(r"[0-9a-z_.-]+")

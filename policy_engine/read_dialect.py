@@ -19,7 +19,7 @@ from policy_engine.read import DirectiveLine, Origin, Refuse, lines_of
 
 T = TypeVar("T")
 
-MAX_FRAMED_ATOMS = 10_000
+MAX_FRAMED_ATOMS = 5_000
 """Names and tokens of all expressions of a framed file: who writes it is not to slow down others' calls."""
 
 _FIELDS = 5

@@ -211,11 +211,12 @@ def is_token(token: str, text: str, source: str, world: World) -> bool:
 
 
 def in_frame(target: str, source: str, world: World) -> str | None:
-    """What a frame takes a target for: a disposable counts as its template."""
-    if target == "@dispvm":
-        own = literal.own_disposable(source, world)
-        return None if own is None else own.removeprefix("@dispvm:")
-    return target.removeprefix("@dispvm:")
+    """What a frame takes a target for: a disposable counts as its template, if there is one."""
+    if not target.startswith("@dispvm"):
+        return target
+    disposable = literal.own_disposable(source, world) if target == "@dispvm" else target
+    base = None if disposable is None else literal.find(disposable.removeprefix("@dispvm:"), world)
+    return None if base is None else base.name
 
 
 def allowed(

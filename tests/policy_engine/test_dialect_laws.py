@@ -15,16 +15,19 @@ from policy_engine import (
     Denied,
     Deny,
     Policy,
+    QubeFacts,
     Request,
     World,
     decide,
     explain,
+    format_rule,
     hidden,
     visible,
 )
 from tests.policy_engine import literal, literal_dialect
 from tests.policy_engine.catalogue import ENTRIES
-from tests.policy_engine.strategies_dialect import CALLS, NAMES, Both, policies, requests, worlds
+from tests.policy_engine.delegated import loader
+from tests.policy_engine.strategies_dialect import CALLS, HEAD, NAMES, Both, policies, qubes, requests, worlds
 
 some = settings(max_examples=100, deadline=None)
 many = settings(max_examples=200, deadline=None)
@@ -82,7 +85,7 @@ _ARGUMENTS = (
 )
 
 
-@settings(max_examples=40, deadline=None)
+@some
 @given(policies, worlds)
 def test_hidden_is_what_no_call_at_all_is_granted_on(policy: Both, world: World) -> None:
     for source, name in product(("a", "alpha"), world.names):
@@ -153,3 +156,29 @@ def test_it_explains_what_decide_says_rule_by_rule(policy: Both, world: World, a
             if len(wrong) == 1:
                 near.append((wrong[0], written.rule))
         assert [(miss.field, miss.rule) for miss in explained.near_misses] == near
+
+
+@some
+@given(policies)
+def test_a_rule_reads_again_as_it_is_told(policy: Both) -> None:
+    for rule in policy.loaded.rules:
+        if isinstance(rule, DelegationRule):
+            (again,) = loader({"1.policy": HEAD + format_rule(rule)}).load().rules
+            assert isinstance(again, DelegationRule)
+            assert (again.text, again.reach, again.action) == (rule.text, rule.reach, rule.action)
+
+
+@some
+@given(qubes(), qubes())
+def test_derived_worlds_are_those_made_anew(before: list[QubeFacts], after: list[QubeFacts]) -> None:
+    """With labels and templates, which only the dialect asks about."""
+    world = World.of(before)
+    there = {facts.name: facts for facts in before}
+    for facts in after:
+        world = world.with_qube(facts)
+        there[facts.name] = facts
+        assert world == World.of(there.values())
+    for facts in before:
+        world = world.without(facts.name)
+        del there[facts.name]
+        assert world == World.of(there.values())
