@@ -26,7 +26,7 @@ from policy_engine import (
     inclusions,
     visible,
 )
-from policy_engine.load import MAX_FRAMED_FILE, MAX_FRAMED_RULES
+from policy_engine.loading import MAX_FRAMED_FILE, MAX_FRAMED_RULES
 from policy_engine.read_dialect import MAX_FRAMED_ATOMS
 from tests.policy_engine.catalogue import carried_out
 from tests.policy_engine.delegated import DIALECT, loader
