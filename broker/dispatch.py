@@ -76,6 +76,7 @@ class Dispatcher:
     Args:
         strict: ``visibility = "strict"``: guards hold for every judged call, and what is hidden is absent.
         trust_consent: on dom0's socket an ``ask`` has been put to the user by the policy daemon in front.
+        kept_names: of qubes that the configuration stands by; only dom0 makes qubes of these names.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Dispatcher:
         *,
         strict: bool,
         trust_consent: bool,
+        kept_names: frozenset[str] = frozenset(),
     ) -> None:
         self._core = core
         self._policies = policies
@@ -96,6 +98,7 @@ class Dispatcher:
         self._audit = audit
         self._strict = strict
         self._trust_consent = trust_consent
+        self._kept_names = kept_names
         self._counts: dict[str, int] = {}
 
     def take(
@@ -129,9 +132,11 @@ class Dispatcher:
                 if case.verdict.delegated or method.creates:
                     about = particulars(core, method, command)
                     case.verdict = ground.confirm(case.verdict, service, call.argument, call.target, about)
+                    if method.creates and about.values.get("name") in self._kept_names:
+                        case.verdict = case.verdict.refused("name")
                     if not case.verdict.allowed:
                         return self._refused(case)
-                if self._is_strict(case):
+                if self._strict and not case.verdict.delegated:
                     core = as_seen(core, method, command, call, ground)
             reply = method.handler(core, command)
         except Exception as error:
