@@ -165,7 +165,7 @@ class Volumes:
             await self._drop_abandoned(volume)
             wanted = await self._storage.read(_size, volume) if size is None else size
             with ExitStack() as room:
-                room.enter_context(self._records.room(qube, name, wanted))
+                room.enter_context(self._records.room(qube, name, volume.size if size is None else size))
                 path = await self._storage.do(lambda pool, known: pool.begin_import(known, wanted), volume)
                 self._imports[key(volume)] = _Import(caller.uuid, qube.uuid, path, room.pop_all())
         self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(wanted)))

@@ -8,7 +8,10 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from qubesd.errors import HypervisorLost, NoSuchQube, QubeNotStarted, StoreError
+from qubesd.core.budgets import Allowance
+from qubesd.core.usage import Use
+from qubesd.errors import HypervisorLost, NoSuchQube, OverLimit, QubeNotStarted, StoreError
+from qubesd.model.owner import OWNER
 from tests.qubesd.core.power_rig import RESETS, START, STOP, Rig, of, play, rig
 from tests.qubesd.virt.distant import distant, needs_libvirtd
 
@@ -71,6 +74,30 @@ def test_started(tmp_path: Path) -> None:
         assert r.core.running("vault").xid == r.domain("vault").ID()
         await r.core.power.shutdown(r.qube("vault"), wait=True)
         assert r.told() == of("vault", [*RESETS, "domain-pre-shutdown", *STOP])
+
+    play(tmp_path, story)
+
+
+def test_what_was_started_counts_for_its_owner(tmp_path: Path) -> None:
+    """It cannot be refused, but nothing more starts beside it."""
+
+    async def story(r: Rig) -> None:
+        owner = r.qube("far").uuid
+        for name in ("vault", "dvm"):
+            r.put(r.qube(name).with_feature(OWNER, owner))
+        await r.core.power.start(r.qube("vault"))
+        await r.core.power.kill(r.qube("vault"))
+        assert r.core.budgets.used(owner).running == 0
+        r.core.budgets.allowance_of = lambda _: Allowance(running=1)
+        r.told()
+        r.domain("vault").create()
+        await r.until(f"vault {RESETS[-1]}")
+        assert r.core.budgets.used(owner) == Use(qubes=2, running=1, memory=400 << 20)
+        with pytest.raises(OverLimit):
+            await r.core.power.start(r.qube("dvm"))
+        r.domain("vault").destroy()
+        await r.until("vault domain-shutdown")
+        await r.core.power.start(r.qube("dvm"))
 
     play(tmp_path, story)
 
