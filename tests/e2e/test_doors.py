@@ -194,6 +194,9 @@ def test_a_stream_of_a_qube_is_silent_when_another_has_its_name(tmp_path: Path) 
             data = b""
             while b"domain-tag-add:new" not in data:
                 data += take(all_events, 1)
+            assert b"domain-remove-from-disk" not in data
+            last = b"1\0alice\0domain-remove-from-disk\0\0"
+            assert take(stream, len(last)) == last
             stream.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 stream.recv(1)

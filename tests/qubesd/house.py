@@ -25,7 +25,7 @@ Told = tuple[str, str, dict[str, str]]
 
 
 class House:
-    """A core, every event since it opened, and a short way to make calls."""
+    """A core, every event that a stream on dom0 would show since it opened, and a short way to make calls."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
@@ -33,7 +33,8 @@ class House:
         core.bus.subscribe(WireEvent, self._note)
 
     def _note(self, event: WireEvent) -> None:
-        self.told.append((event.subject or "", event.wire_name, dict(event.keys())))
+        if not event.apart:
+            self.told.append((event.subject or "", event.wire_name, dict(event.keys())))
 
     def names(self) -> list[str]:
         """What was told since the last time, each as ``subject name``."""
