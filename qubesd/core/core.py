@@ -47,6 +47,7 @@ class Core(Keeper):
         """
         await self.storage.open()
         await self.power.lives.open()
+        await self.devices.open()
         await self.storage.settle(self.power.lives.active())
         await self.firewalls.open()
         await self.power.lives.clean_up_left_overs()
