@@ -14,6 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qubesd.core.guests import Guests
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import Lives
 from qubesd.core.storage import Key, Storage, key
@@ -24,6 +25,7 @@ from qubesd.errors import (
     NoSuchPool,
     NoSuchVolume,
     QubeNotHalted,
+    QubeNotRunning,
     QubesError,
     StorageError,
     StoreError,
@@ -67,7 +69,8 @@ class Volumes:
     """The verbs on the volumes of one keeper's qubes. What a verb began is finished, also when its caller has
     gone."""
 
-    def __init__(self, keeper: Keeper, storage: Storage, lives: Lives) -> None:
+    def __init__(self, keeper: Keeper, storage: Storage, lives: Lives, guests: Guests) -> None:
+        self._guests = guests
         self._keeper = keeper
         self._storage = storage
         self._lives = lives
@@ -225,10 +228,19 @@ class Volumes:
                     await self._shrink_back(volume, before)
                     raise
             if self._keeper.running(qube.name).state != "Halted":
-                raise StorageError(
-                    f"volume {name!r} has {size} bytes now, but the running qube was not told: "
-                    "shut it down and start it again"
-                )
+                await self._tell_guest(qube, name, size)
+
+    async def _tell_guest(self, qube: Qube, name: str, size: int) -> None:
+        try:
+            if self._keeper.running(qube.name).state != "Running":
+                raise QubeNotRunning("it cannot react now")
+            await self._guests.call(qube, "qubes.ResizeDisk", name.encode("ascii"))
+        except QubesError as error:
+            _log.warning("qube %r was not told of the new size of %r: %s", qube.name, name, error)
+            raise StorageError(
+                f"volume {name!r} has {size} bytes now, but the running qube was not told: "
+                "shut it down and start it again"
+            ) from error
 
     async def _shrink_back(self, volume: VolumeConfig, size: int) -> None:
         """What was added holds nothing yet. Where a driver never shrinks, the volume stays larger."""

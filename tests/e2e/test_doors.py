@@ -173,6 +173,19 @@ def test_a_qubes_socket_comes_and_goes_with_it(tmp_path: Path) -> None:
         assert daemon.channel("alice") != path
 
 
+def test_the_host_sleeps_over_the_internal_socket_alone(tmp_path: Path) -> None:
+    with serving(tmp_path, POLICY) as daemon:
+        daemon.create("alice")
+        call(daemon.socket, "admin.vm.Start", "alice")
+        for service, state in (("internal.SuspendPre", b"Paused"), ("internal.SuspendPost", b"Running")):
+            refused = answer(daemon.socket, service)
+            assert isinstance(refused, Failure)
+            assert refused.kind == "ProtocolError"
+            assert answer(daemon.root / "run/qubesd.internal.sock", service) == b""
+            assert state in call(daemon.socket, "admin.vm.CurrentState", "alice")
+        call(daemon.socket, "admin.vm.Kill", "alice")
+
+
 def test_a_stream_ends_with_its_caller_and_not_for_its_successor(tmp_path: Path) -> None:
     """Names outlive qubes: whoever gets the name next gets no stream of the one before."""
     with serving(tmp_path, POLICY) as daemon:
@@ -194,6 +207,9 @@ def test_a_stream_of_a_qube_is_silent_when_another_has_its_name(tmp_path: Path) 
             data = b""
             while b"domain-tag-add:new" not in data:
                 data += take(all_events, 1)
+            assert b"domain-remove-from-disk" not in data
+            last = b"1\0alice\0domain-remove-from-disk\0\0"
+            assert take(stream, len(last)) == last
             stream.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 stream.recv(1)

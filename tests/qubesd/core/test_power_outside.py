@@ -1,8 +1,10 @@
 """What happens to domains without the core: it follows, and tells of it as of what it did itself."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import libvirt
@@ -12,7 +14,9 @@ from qubesd.core.budgets import Allowance
 from qubesd.core.usage import Use
 from qubesd.errors import HypervisorLost, NoSuchQube, OverLimit, QubeNotStarted, StoreError
 from qubesd.model.owner import OWNER
+from qubesd.model.state import Assignment
 from tests.qubesd.core.power_rig import RESETS, START, STOP, Rig, of, play, rig
+from tests.qubesd.core.test_devices import announce
 from tests.qubesd.virt.distant import distant, needs_libvirtd
 
 
@@ -172,6 +176,47 @@ def test_what_runs_already_is_known_after_a_restart(tmp_path: Path) -> None:
                 for name in ("work", "sys-firewall", "sys-net"):
                     await second.core.power.kill(second.qube(name))
                     assert second.told() == of(name, STOP)
+                    await second.core.power.lives.forget(second.qube(name))
+        finally:
+            outside.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_is_plugged_in_is_known_after_a_restart(tmp_path: Path, announced: bool) -> None:
+    """A disk that the start of the first daemon put in, though its backend may not announce it any more."""
+    wish = Assignment("block", "sys-net", "sda", "sda:None")
+
+    async def story() -> None:
+        outside = libvirt.open("test:///default")
+        folder = announce(tmp_path, "sda")
+        try:
+            async with rig(tmp_path, uri="test:///default") as first:
+                await first.core.power.start(first.qube("sys-net"))
+                first.put(replace(first.qube("vault"), assignments=(wish,)))
+                await first.core.durable()
+                await first.core.power.start(first.qube("vault"))
+                before = first.core.devices.attached(first.qube("vault"), "block")
+                assert [(one.assignment, one.disk) for one in before] == [(wish, before[0].disk)]
+            if not announced:
+                shutil.rmtree(folder)
+            async with rig(tmp_path, uri="test:///default") as second:
+                devices = second.core.devices
+                (found,) = devices.attached(second.qube("vault"), "block")
+                assert found.disk == before[0].disk
+                assert devices.holder(before[0].device) == "vault"
+                if announced:
+                    assert found == before[0]
+                else:
+                    assert found.device.identity == "0000:0000::?******"
+                await devices.refresh(second.qube("sys-net"), "block")
+                assert [line for line in second.told() if "device" in line] == []
+                await second.core.power.kill(second.qube("vault"))
+                assert second.told()[:2] == ["vault device-detach:block", "vault domain-stopped"]
+                assert devices.holder(before[0].device) is None
+                await second.core.power.kill(second.qube("sys-net"))
+                for name in ("vault", "sys-net"):
                     await second.core.power.lives.forget(second.qube(name))
         finally:
             outside.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,7 @@ async def taken(house: House, waited: str) -> list[frozenset[str]]:
     seen: list[frozenset[str]] = []
     house.core.bus.subscribe(Event, lambda _: seen.append(house.qube(waited).tags))
     command = Command("admin.vm.CreateDisposable", "", house.qube("work"), house.qube("web-dvm"), False)
-    answer = await create_disposable_of(house.core, replace(command, inherits=no_team))
-    assert answer == Text(waited)
+    answering = create_disposable_of(house.core, replace(command, inherits=no_team))
+    assert isinstance(answering, Awaitable)
+    assert await answering == Text(waited)
     return seen
