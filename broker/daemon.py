@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from broker.agent import Agents
-from broker.allowances import allowance_of
+from broker.allowances import allowance_of, is_kept
 from broker.answering import Answering
 from broker.audit import AuditLog
 from broker.channels import Channels
@@ -117,6 +117,7 @@ async def _serve_core(
     facts = Facts(core)
     streams = Streams(core, policies, facts)
     core.budgets.allowance_of = partial(allowance_of, policies, facts)
+    core.creation.is_kept = partial(is_kept, policies, facts)
     dispatcher = Dispatcher(
         core,
         policies,

@@ -198,6 +198,10 @@ class Dialect:
         expression = self._part(tree)
         if sum(1 for _ in islice(expression.atoms(), MAX_ATOMS + 1)) > MAX_ATOMS:
             raise FieldError("token", f"an expression has at most {MAX_ATOMS} names and tokens, all in all")
+        if not self.catalogue.enforced and any(
+            atom.text.startswith("@template:") for atom in expression.atoms()
+        ):
+            raise FieldError("needs-core", "who decides here is not told of templates; leave @template: out")
         return expression
 
     def _part(self, tree: Any) -> Expression:

@@ -221,6 +221,11 @@ class Policy:
         return group.plans.get(source) or self._plan(group, source, name)
 
     @property
+    def delegates(self) -> bool:
+        """Whether a rule of it is in the dialect."""
+        return self.catalogue is not None
+
+    @property
     def authority(self) -> Authority:
         if self._authority is None:
             self._authority = Authority.of(self.rules, self.limits)
