@@ -196,7 +196,8 @@ class Dialect:
     def _built(self, tree: Any) -> Expression:
         """What the grammar found, with what ``!define`` has named in the place of the names."""
         expression = self._part(tree)
-        if sum(1 for _ in islice(expression.atoms(), MAX_ATOMS + 1)) > MAX_ATOMS:
+        atoms = [atom.text for atom in islice(expression.atoms(), MAX_ATOMS + 1)]
+        if len(atoms) > MAX_ATOMS:
             raise FieldError("token", f"an expression has at most {MAX_ATOMS} names and tokens, all in all")
         if not self.catalogue.enforced and any(
             atom.text.startswith("@template:") for atom in expression.atoms()

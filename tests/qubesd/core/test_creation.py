@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qubesd.core.creation import no_name
 from qubesd.core.disposables import RESTED, Numbers
 from qubesd.errors import QubesError
 from qubesd.model.names import MAX_DISPID
