@@ -18,13 +18,15 @@ from broker.wire import Failure
 from tests.broker import other_user
 from tests.broker.rig import PATIENCE, Daemon, answer, exchange, listening, serving, take
 
-ALICE_UID, BOB_UID, STRANGER_UID, LOST_UID = 61_001, 61_002, 61_003, 61_004
+ALICE_UID, BOB_UID, STRANGER_UID, LOST_UID, CAROL_UID = range(61_001, 61_006)
 GROUP = "daemon"
 GROUP_ID = grp.getgrnam(GROUP).gr_gid
 
 POLICY = """\
 admin.vm.property.Get +name alice alice allow target=dom0
 admin.vm.property.Get +name bob bob allow target=dom0
+admin.vm.property.Get +name carol carol allow target=dom0
+admin.vm.Create.StandaloneVM * bob dom0 allow target=dom0
 admin.vm.Remove * alice alice allow target=dom0
 admin.vm.property.Get +label @anyvm @anyvm ask
 admin.Events * alice @adminvm allow target=dom0
@@ -36,6 +38,7 @@ channels_owner = "{BOB_UID}"
 [users]
 {ALICE_UID} = "alice"
 {BOB_UID} = "bob"
+{CAROL_UID} = "carol"
 {LOST_UID} = "no-such-qube"
 """
 
@@ -86,6 +89,24 @@ def as_user(path: Path, uid: int, request: bytes, *groups: int) -> bytes:
 )
 def test_user_socket(daemon: Daemon, uid: int, groups: tuple[int, ...], want: bytes) -> None:
     assert as_user(daemon.root / "run/user.sock", uid, asks("alice"), *groups) == want
+
+
+def test_a_user_stays_with_the_very_qube(daemon: Daemon) -> None:
+    path = daemon.root / "run/user.sock"
+    daemon.create("carol")
+    assert as_user(path, CAROL_UID, asks("carol")) == tells("carol")
+    call(daemon.socket, "admin.vm.Remove", "carol")
+    daemon.create("carol")
+    assert as_user(path, CAROL_UID, asks("carol")) == REFUSED
+
+
+def test_the_name_that_a_user_is_mapped_to_is_dom0s_to_give(daemon: Daemon) -> None:
+    payload = b"name=no-such-qube label=red"
+    reply = answer(daemon.channel("bob"), "admin.vm.Create.StandaloneVM", payload=payload)
+    assert isinstance(reply, Failure)
+    assert reply.refused
+    payload = b"name=some-other-qube label=red"
+    assert answer(daemon.channel("bob"), "admin.vm.Create.StandaloneVM", payload=payload) == b""
 
 
 @pytest.mark.parametrize("source", ["dom0", "bob", "no-such-qube", "uuid:junk", "$"])
