@@ -300,11 +300,11 @@ class Volumes:
         good = failure is None and halted
         try:
             await self._storage.do(lambda pool, known: pool.end_import(known, good), volume)
+            if good:
+                await self._records.remember_size(qube, volume)
         except BaseException:
             self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, False))
             raise
-        if good:
-            await self._records.remember_size(qube, volume)
         self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, good))
         if failure is not None:
             raise QubesError(failure)
