@@ -34,6 +34,14 @@ async def test_who_owns_what_is_made(house: House) -> None:
     assert house.qube("named").features[OWNER] == house.qube(BOB).uuid
 
 
+@scene
+async def test_a_clone_is_its_makers(house: House) -> None:
+    """Stock tools copy what the list has; the owner is none of it, and can be asked for by name."""
+    await make(house, "a")
+    assert OWNER not in (await house.call("admin.vm.feature.List", "a")).split()
+    assert await house.call("admin.vm.feature.Get", "a", OWNER) == house.qube(ALICE).uuid
+
+
 def test_an_owner_outlives_the_daemon(tmp_path: Path) -> None:
     figures: list[Use] = []
 
