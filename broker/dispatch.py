@@ -132,7 +132,7 @@ class Dispatcher:
                     if not case.verdict.allowed:
                         return self._refused(case)
                 if self._strict and not case.verdict.delegated:
-                    # Of a rule of the dialect it is known by now that it speaks of every qube the call touches.
+                    # A rule of the dialect is known by now to speak of every qube that the call touches.
                     core = as_seen(core, method, command, call, ground)
             reply = method.handler(core, command)
         except Exception as error:
