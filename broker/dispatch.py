@@ -137,6 +137,10 @@ class Dispatcher:
                     if not case.verdict.allowed:
                         return self._refused(case)
                 if self._strict and not case.verdict.delegated:
+<<<<<<< HEAD
+=======
+                    # A rule of the dialect is known by now to speak of every qube that the call touches.
+>>>>>>> role
                     core = as_seen(core, method, command, call, ground)
             reply = method.handler(core, command)
         except Exception as error:

@@ -48,8 +48,8 @@ LookUp = Callable[[View, Qube, str], str | None]
 
 
 def list_features(core: Core, command: Command) -> Reply:
-    """All but the owner: a stock tool that clones a qube copies every feature in the list, and the copy belongs
-    to whoever makes it."""
+    """All but the owner: a stock tool that clones a qube copies every feature of the list, and the copy is
+    its maker's."""
     return Rows({name: f"{name}\n" for name in command.target.features if name != OWNER})
 
 

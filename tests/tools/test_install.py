@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.root import SHIPPED
 from tests.tools.test_switch import cut_short, fallback_of, snapshot, stock_root
 from tools.installation import debian, wheel
 from tools.installation.switch import STOCK_UNIT, TRIAL_UNIT, SwitchError, mode, switch
@@ -135,7 +136,8 @@ def test_the_wheel_has_every_source_and_the_default_policy(built: Path) -> None:
     assert {name for name in names if ".data/" not in name and ".dist-info/" not in name} == want
     shipped = {name.partition("/policy.d/")[2] for name in names if "/policy.d/" in name}
     policy = ROOT / "policy.d"
-    files = [*policy.glob("*.policy"), *(policy / "include").iterdir()]
+    files = [file for pattern in SHIPPED for file in policy.glob(pattern)]
+    assert policy / "include/operator" in files
     assert shipped == {str(path.relative_to(policy)) for path in files}
 
 

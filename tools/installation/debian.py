@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.root import SHIPPED
 from tools.installation.switch import PROGRAM, below
 from tools.installation.tree import HERE, SWITCH, lay
 
@@ -135,7 +136,7 @@ def _whole_files(root: Path, programs: Path) -> None:
     for service, name in SERVICES.items():
         _link(root, Path("/etc/qubes-rpc") / service, PROGRAM / "bin" / name)
     _copy(HERE / "systemd/qubesd.service", below(root, Path("/usr/lib/systemd/system/qubesd.service")))
-    for pattern in ("*.policy", "include/*"):
+    for pattern in SHIPPED:
         for file in sorted((ROOT / "policy.d").glob(pattern)):
             place = file.relative_to(ROOT / "policy.d")
             _copy(file, below(root, Path("/etc/qubes/policy.d") / place))
