@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from policy_engine.catalogue import GUARDED
+from policy_engine.catalogue import guard_of
 from policy_engine.expression import Expression
 from policy_engine.model import Allow, Ask, Deny, Inclusion, Rule
 from policy_engine.values import Values
@@ -32,8 +32,7 @@ class Services:
 
 def glob_covers(glob: str, service: str) -> bool:
     """Whether ``GLOB*`` is for this service; those of the Admin API are for globs that speak of them."""
-    guard = next((guard for guard in GUARDED if service.startswith(guard)), "")
-    return service.startswith(glob) and glob.startswith(guard)
+    return service.startswith(glob) and glob.startswith(guard_of(service))
 
 
 @dataclass(frozen=True, slots=True)

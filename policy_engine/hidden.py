@@ -29,7 +29,7 @@ def hidden(policy: Policy, world: World, source: str, qube: str) -> bool:
 
 
 def _calls(policy: Policy, world: World, source: str, qube: str) -> Iterator[tuple[str, str]]:
-    caller, there = world.residents.get(source), world.residents.get(qube)
+    caller, there = world.resident(source), world.resident(qube)
     name = caller_name(source, world)
     sources = source_keys(source) if caller is None else caller.keys
     targets = frozenset[str]() if there is None else there.keys
@@ -62,6 +62,6 @@ def _arguments(arguments: Arguments, service: str, name: str, world: World, poli
             text if text[:1] == "+" else f"+{text}" for text in _texts(arguments.names, arguments.globs)
         )
         return
-    if policy.serves(service):
+    if service in policy.served:
         # The name of a qube is an argument that names it, and a device of it as well.
         yield from (f"+{qube}" for qube in world.selected(arguments.qubes.bound(name).bits(world)))

@@ -6,7 +6,15 @@ from tests.policy_engine.stock import stock
 from tests.policy_engine.strategies import kind, policy_of
 
 QUBES = World.of([QubeFacts(f"q{number:04}", None, "AppVM") for number in range(600)])
-CALLER = QUBES.residents["q0001"].keys
+
+
+def keys_of(name: str) -> frozenset[str]:
+    resident = QUBES.resident(name)
+    assert resident is not None
+    return resident.keys
+
+
+CALLER = keys_of("q0001")
 
 
 def test_only_rules_that_can_match_are_looked_at() -> None:
@@ -41,7 +49,7 @@ def test_what_was_called_before_does_not_change_what_is_found() -> None:
 
 def test_callers_that_match_the_same_rules_share_them() -> None:
     policy = policy_of("s.A * @anyvm * deny\ns.A * q0002 * deny")
-    other, named = QUBES.residents["q0003"].keys, QUBES.residents["q0002"].keys
+    other, named = keys_of("q0003"), keys_of("q0002")
     assert policy.plan("s.A", "+", CALLER) is policy.plan("s.A", "+", other)
     assert policy.plan("s.A", "+", CALLER) is not policy.plan("s.A", "+", named)
 

@@ -17,7 +17,10 @@ def test_the_policy_suite_has_its_rows() -> None:
         pytest.skip(f"no benchmark workload at {workload_directory()}; set QUBES_CORPORA")
     report = json.loads(subprocess.check_output([ROOT / "tools/bench", "policy"]))
     rows = {row["name"]: row for row in report["results"]}
-    assert rows.keys() >= {*LIMITS, "parse-default", "parse-delegated", "ask-100"}
+    assert rows.keys() >= {
+        *LIMITS,
+        *("parse-default", "parse-delegated", "ask-100", "v5-load-10000", "v5-first-decision"),
+    }
     for name, row in rows.items():
         assert row["seconds"] > 0
         assert row["ratio"] == pytest.approx(row["seconds"] / row["yardstick"])
