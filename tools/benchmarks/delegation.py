@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle, islice
 from random import Random
@@ -17,7 +17,7 @@ from random import Random
 from broker.catalogue import catalogue
 from policy_engine import MemorySource, Policy, QubeFacts, Request, World, decide, load, visible
 from policy_engine.load import CONFIGURED, RUNTIME
-from tools.benchmarks.yardstick import RUNS, median_seconds
+from tools.benchmarks.yardstick import RUNS, Result, lookup_seconds, median_seconds, result
 
 LIMITS = {
     "v5-decision": 40,
@@ -99,20 +99,24 @@ _CALLS = (
 )
 
 
-def seconds() -> dict[str, float]:
-    """What each row takes, by its name."""
+def run() -> list[Result]:
+    """Every row."""
     files = policy_files()
-    world = World.of(qubes())
-    policy = _loaded(files)
+    policy, world = _loaded(files), World.of(qubes())
     if len(policy.rules) != RULES:
         raise RuntimeError(f"the workload has {len(policy.rules)} rules, not {RULES}")
-    return {
-        "v5-decision": _decision_seconds(policy, world),
-        "v5-visible-10000": _visible_seconds(policy, world),
-        "v5-world-update-10000": _update_seconds(world),
-        "v5-load-10000": median_seconds(lambda: _loaded(files), passes=1),
-        "v5-first-decision": _first_decision_seconds(files, world),
-    }
+    return [
+        _row("v5-decision", lambda: _decision_seconds(policy, world)),
+        _row("v5-visible-10000", lambda: _visible_seconds(policy, world)),
+        _row("v5-world-update-10000", lambda: _update_seconds(world)),
+        _row("v5-load-10000", lambda: median_seconds(lambda: _loaded(files), passes=1)),
+        _row("v5-first-decision", lambda: _first_decision_seconds(files, world)),
+    ]
+
+
+def _row(name: str, seconds: Callable[[], float]) -> Result:
+    """A row beside its own yardstick."""
+    return result(name, seconds(), lookup_seconds(), LIMITS.get(name))
 
 
 def qubes() -> Iterator[QubeFacts]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from policy_engine import DirectorySource, Loader, Policy, Request, World, decide, visible
-from tools.benchmarks import delegation
 from tools.benchmarks.yardstick import RUNS, Result, lookup_seconds, median_seconds, result
 
 LIMITS = {
@@ -24,7 +23,6 @@ LIMITS = {
     "ask-1000": 3_000,
     "load-10000": 2_200_000,
     "reload-10000": 220_000,
-    **delegation.LIMITS,
 }
 """The most that a row may take, in look-ups."""
 
@@ -39,11 +37,10 @@ def workload_directory() -> Path:
 
 
 def run() -> list[Result]:
-    """Every scenario of the workload, and those of the delegation dialect. Raises ``OSError`` if there is no
-    workload."""
+    """Every scenario of the workload. Raises ``OSError`` if there is no workload."""
     workload = workload_directory()
     yardstick = lookup_seconds()
-    results: list[tuple[str, float]] = []
+    results = []
     for scenario in _read(workload / "workload.json")["scenarios"]:
         name = _NAMES.get(scenario["name"], scenario["name"])
         files = _read(workload / scenario["tree"])["files"]
@@ -56,7 +53,6 @@ def run() -> list[Result]:
             else:
                 world = World.from_system_info(_read(workload / scenario["system"]))
                 results.append((name, _evaluate_seconds(tree.load(), world, scenario["requests"])))
-    results += delegation.seconds().items()
     return [result(name, seconds, yardstick, LIMITS.get(name)) for name, seconds in results]
 
 
