@@ -182,6 +182,8 @@ class Plan:
             position = self.first.get(key, none)
             if position < best:
                 best = position
+        for key in matching:
+            # What is settled already spares most of these.
             for case in self.cases.get(key, ()):
                 if case.position >= best:
                     break

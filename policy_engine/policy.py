@@ -174,6 +174,7 @@ class Policy:
         "_positions",
         "_services",
         "_unnamed",
+        "_unnamed_by_globs",
         "catalogue",
         "digest",
         "files",
@@ -221,6 +222,7 @@ class Policy:
             guard: _Globs(glob for glob in globs if glob.startswith(guard)) for guard in ("", *GUARDED)
         }
         self._services: dict[str, _Service] = {}
+        self._unnamed_by_globs: dict[tuple[str, str], _Service] = {}
         self._unnamed = _Service(self.rules, positions[ANY])
         self._authority: Authority | None = None
         self._granting: dict[frozenset[str], list[AnyRule]] = {}
@@ -261,26 +263,27 @@ class Policy:
         """A service that was not called yet, or what stands for all that the same rules cover."""
         positions = self._positions.get(service)
         if positions is not None:
-            name = service
-        elif not self._globs:
+            made = self._services[service] = self._covering(service, positions)
+            return made
+        if not self._globs:
             return self._unnamed
-        else:
-            # Which globs cover a service of the Admin API is another question than for all others.
-            guard = guard_of(service)
-            name = f"{guard} {self._globs_for[guard].longest(service)}"
-            known = self._services.get(name)
-            if known is not None:
-                return known
-            positions = []
+        # Which globs cover a service of the Admin API is another question than for all others.
+        guard = guard_of(service)
+        globs = guard, self._globs_for[guard].longest(service)
+        known = self._unnamed_by_globs.get(globs)
+        if known is None:
+            known = self._unnamed_by_globs[globs] = self._covering(service, ())
+        return known
+
+    def _covering(self, service: str, named: Iterable[int]) -> _Service:
+        """The rules for a service: those that name it, and those whose globs cover it."""
         covering = {
             place
-            for places in (positions, *self._globs.values())
+            for places in (named, *self._globs.values())
             for place in places
             if not isinstance(rule := self.rules[place], DelegationRule) or rule.covers_service(service)
         }
-        everything = self._unnamed.groups[ANY]
-        made = self._services[name] = _Service(self.rules, sorted(covering), everything)
-        return made
+        return _Service(self.rules, sorted(covering), self._unnamed.groups[ANY])
 
     def _plan(self, group: _Group, source: frozenset[str], name: str) -> Plan:
         if self._indexed > MAX_INDEXED:

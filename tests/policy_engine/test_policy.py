@@ -88,3 +88,13 @@ def test_names_in_turn_keep_their_order_against_sets() -> None:
     )
     assert visible(policy, QUBES, "q0000", "s") == ["q0001", "q0003"]
     assert len(policy.plan("s", "+", CALLER).effects()) == 3
+
+
+def test_what_globs_share_is_no_service_of_its_own() -> None:
+    policy = dialect_policy_of("work.* * * * allow\nadmin.vm.* * * * deny\n")
+    asked = ("work.Run", "work.*", " work.*", "work", "admin.vm.*", "admin. admin.vm.*", "admin.work.*", "*")
+    found = {service: [rule.line for rule in policy.plan(service, "+", CALLER).rules] for service in asked}
+    assert found == {
+        service: [2] * service.startswith("work.") + [3] * service.startswith("admin.vm.")
+        for service in asked
+    }
