@@ -58,12 +58,10 @@ def _refusal(
     rule = decision.rule
     if not isinstance(rule, DelegationRule):
         return None
+    refusal = out_of_reach(policy, rule, request)
+    if refusal is not None:
+        return refusal
     argument = request.argument[1:]
-    if entry.reserved(argument):
-        return "reserved"
-    altered = entry.alters(argument)
-    if altered and policy.authority.confers(altered) and not rule.names_literally(request.argument):
-        return "authority"
     name = caller_name(decision.source, world)
     if rule.value is not None and not rule.value.admit(particulars.values, name, world):
         return "value"
@@ -75,6 +73,20 @@ def _refusal(
             resident is destination or _covers(rule, resident, resident is named, particulars, name)
         ):
             return "subject"
+    return None
+
+
+def out_of_reach(policy: Policy, rule: DelegationRule, request: Request) -> DenialKind | None:
+    """What keeps the rule from granting the call with this argument, whatever its payload is."""
+    entry = None if policy.catalogue is None else policy.catalogue.entries.get(request.service)
+    if entry is None:
+        return None
+    argument = request.argument[1:]
+    if entry.reserved(argument):
+        return "reserved"
+    altered = entry.alters(argument)
+    if altered and policy.authority.confers(altered) and not rule.names_literally(request.argument):
+        return "authority"
     return None
 
 

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from qubesd.api.values import Names, Unspoken, Values
+from qubesd.core.tags import Inherits, every_tag
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Command:
     """A call that keeps its method's contract: names looked up, argument and payload parsed into ``value``.
 
     What was judged is what is carried out: the handler gets this very value, nothing is parsed twice.
+    ``inherits`` says which of its template's tags a disposable gets that the call makes.
     """
 
     service: str
@@ -47,6 +49,7 @@ class Command:
     caller: Qube
     target: Qube
     value: Any = None
+    inherits: Inherits = every_tag
 
 
 class Scope(Enum):
@@ -210,8 +213,8 @@ class Method:
         guard: what of the answer is judged row by row.
         names: what the argument names.
         values: what a policy can say of the payload.
-        touches: the qubes that a command affects or reads besides its destination. The handler means the
-            same ones if it is called in the same turn of the loop.
+        touches: the qubes that a command affects or reads besides its destination; to be asked in the turn of
+            the loop in which the handler is called.
         alters: what a call with this argument changes that rules build on: a selector (``@tag:work``), or
             ``@label`` or ``@template`` for those of the destination, ``@served-by`` for the qubes that show,
             play or relay for another; ``None`` for nothing.

@@ -49,7 +49,8 @@ def list_qubes(core: Core, command: Command) -> Reply:
 
 
 async def create_qube(core: Core, command: Command) -> Reply:
-    await core.power.lives.finish(core.creation.create(command.caller, command.value))
+    made = core.creation.create(command.caller, command.value, command.inherits)
+    await core.power.lives.finish(made)
     return DONE
 
 
@@ -69,7 +70,7 @@ def create_disposable_of(core: Core, command: Command) -> Reply | Awaitable[Repl
 
 
 async def _made_for(core: Core, command: Command, template: Qube) -> Reply:
-    made = await core.power.lives.finish(_take_or_make(core, command.caller, template))
+    made = await core.power.lives.finish(_take_or_make(core, command, template))
     return Text(f"uuid:{made.uuid}" if command.value else made.name)
 
 
@@ -84,10 +85,9 @@ async def _remove(core: Core, qube: Qube) -> None:
         await core.power.lives.forget(qube)
 
 
-async def _take_or_make(core: Core, creator: Qube, template: Qube) -> Qube:
-    return await core.preloading.take(creator, template) or await core.creation.create_disposable(
-        creator, template
-    )
+async def _take_or_make(core: Core, command: Command, template: Qube) -> Qube:
+    wanted = command.caller, template, command.inherits
+    return await core.preloading.take(*wanted) or await core.creation.create_disposable(*wanted)
 
 
 def _disposable_template(core: Core, command: Command) -> str | None:

@@ -23,7 +23,7 @@ from qubesd.api.numbers import number, truth
 from qubesd.api.values import Kind, Unspoken, Values, one
 from qubesd.core.core import Core
 from qubesd.core.tokens import Copied
-from qubesd.core.volumes import volume_of
+from qubesd.core.volume_records import volume_of
 from qubesd.errors import ProtocolError
 from qubesd.model.state import Qube, VolumeConfig
 from qubesd.model.volumes import is_ephemeral

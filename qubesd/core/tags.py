@@ -5,6 +5,8 @@ A qube's name may hold a ``.``, a tag may not; where a tag would be made of such
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
 from qubesd.core.told import as_told, told
@@ -21,6 +23,19 @@ TRACKED = ("guivm", "audiovm", "relayvm")
 BROUGHT_TAGS = "tag-created-vm-with"
 BROUGHT_GUIVM = "set-created-guivm"
 """Features that say what a qube gives to those that it creates."""
+
+Inherits = Callable[[str], bool]
+"""Whether a disposable gets this tag of its template."""
+
+
+def every_tag(tag: str) -> bool:
+    """Stock's rule: a disposable gets all of them."""
+    return True
+
+
+def is_tracking(tag: str) -> bool:
+    """Whether the tag repeats a property, so that it says something of the very qube that carries it."""
+    return tag.startswith(tuple(f"{name}-" for name in TRACKED))
 
 
 def add_tag(keeper: Keeper, qube: Qube, tag: str) -> None:

@@ -50,7 +50,7 @@ def test_a_call_is_of_one_set(service: str, access: str, scope: str) -> None:
     ("service", "argument", "form"),
     [
         pytest.param("admin.vm.property.Set", "netvm", ONE_QUBE, id="property-qube"),
-        pytest.param("admin.vm.property.Set", "memory", ONE_NUMBER, id="property-number"),
+        pytest.param("admin.vm.property.Set", "memory", {"": Kind.MEBIBYTES}, id="property-number"),
         pytest.param("admin.vm.property.Set", "label", ONE_TEXT, id="property-label"),
         pytest.param("admin.vm.property.Set", "debug", ONE_TEXT, id="property-flag"),
         pytest.param("admin.vm.property.Set", "nosuch", None, id="property-unknown"),

@@ -1,7 +1,9 @@
 """The index: what a decision looks at, and what hostile callers and large policies can make of it."""
 
-from policy_engine import Denied, Policy, QubeFacts, Request, World, decide, visible
+from policy_engine import Denied, MemorySource, Policy, QubeFacts, Request, World, decide, load, visible
+from policy_engine.load import CONFIGURED, RUNTIME
 from policy_engine.policy import MAX_INDEXED
+from tests.policy_engine.catalogue import carried_out
 from tests.policy_engine.stock import stock
 from tests.policy_engine.strategies import kind, policy_of
 
@@ -91,7 +93,8 @@ def test_names_in_turn_keep_their_order_against_sets() -> None:
 
 
 def test_what_globs_share_is_no_service_of_its_own() -> None:
-    policy = dialect_policy_of("work.* * * * allow\nadmin.vm.* * * * deny\n")
+    text = b"!dialect delegation-1\nwork.* * * * allow\nadmin.vm.* * * * deny\n"
+    policy = load(MemorySource({f"{CONFIGURED}/30.policy": text}, [RUNTIME]), catalogue=carried_out)
     asked = ("work.Run", "work.*", " work.*", "work", "admin.vm.*", "admin. admin.vm.*", "admin.work.*", "*")
     found = {service: [rule.line for rule in policy.plan(service, "+", CALLER).rules] for service in asked}
     assert found == {

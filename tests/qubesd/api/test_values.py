@@ -122,7 +122,7 @@ SAMPLES = [
         given={"mode": "manual", "_read-only": "maybe", "_x": None},
     ),
 ]
-KINDS = {str: {Kind.TEXT, Kind.QUBE}, int: {Kind.NUMBER}, type(None): {Kind.TEXT, Kind.QUBE}}
+KINDS = {str: {Kind.TEXT, Kind.QUBE}, int: {Kind.NUMBER, Kind.MEBIBYTES}, type(None): {Kind.TEXT, Kind.QUBE}}
 
 
 def command_of(house: House, sample: Sample) -> Command:
