@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from broker.agent import Agents
-from broker.allowances import allowance_of
+from broker.allowances import allowance_of, is_kept
 from broker.answering import Answering
 from broker.audit import AuditLog
 from broker.channels import Channels
@@ -117,8 +117,16 @@ async def _serve_core(
     facts = Facts(core)
     streams = Streams(core, policies, facts)
     core.budgets.allowance_of = partial(allowance_of, policies, facts)
+    core.creation.is_kept = partial(is_kept, policies, facts)
     dispatcher = Dispatcher(
-        core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
+        core,
+        policies,
+        facts,
+        streams,
+        audit,
+        strict=strict,
+        trust_consent=config.trust_qrexec_consent,
+        kept_names=frozenset(name for _, name in config.users),
     )
     house = House(core, dispatcher)
     agents = Agents(config.services_dir)
@@ -140,7 +148,9 @@ async def _serve_core(
     dom0_only = Access(0o660, group=group)
     try:
         channels.open()
-        house.open(config.user_socket, UserDoor(dict(config.users), own_uid, group), METHODS, Access(0o666))
+        users = UserDoor(dict(config.users), own_uid, group)
+        users.bind(core.system)
+        house.open(config.user_socket, users, METHODS, Access(0o666))
         trusted = Dom0Door(own_uid, group, trusted=True)
         house.open(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only

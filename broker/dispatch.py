@@ -76,6 +76,7 @@ class Dispatcher:
     Args:
         strict: ``visibility = "strict"``: guards hold for every judged call, and what is hidden is absent.
         trust_consent: on dom0's socket an ``ask`` has been put to the user by the policy daemon in front.
+        kept_names: of qubes that the configuration stands by; only dom0 makes qubes of these names.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Dispatcher:
         *,
         strict: bool,
         trust_consent: bool,
+        kept_names: frozenset[str] = frozenset(),
     ) -> None:
         self._core = core
         self._policies = policies
@@ -96,6 +98,7 @@ class Dispatcher:
         self._audit = audit
         self._strict = strict
         self._trust_consent = trust_consent
+        self._kept_names = kept_names
         self._counts: dict[str, int] = {}
 
     def take(
@@ -123,14 +126,12 @@ class Dispatcher:
             method = check_contract(methods, call, target)
             value = method.parse(core, target, call.argument, call.payload) if method.parse else None
             command = Command(call.service, call.argument, caller, target, value)
-            if ground is not None and case.verdict.delegated:
-                command = replace(command, inherits=ground.confers_nothing)
             if ground is not None:
-                if case.verdict.delegated or method.creates:
-                    about = particulars(core, method, command)
-                    case.verdict = ground.confirm(case.verdict, service, call.argument, call.target, about)
-                    if not case.verdict.allowed:
-                        return self._refused(case)
+                if case.verdict.delegated:
+                    command = replace(command, inherits=ground.confers_nothing)
+                self._confirm(case, ground, service, method, command)
+                if not case.verdict.allowed:
+                    return self._refused(case)
                 if self._strict and not case.verdict.delegated:
                     # A rule of the dialect is known by now to speak of every qube that the call touches.
                     core = as_seen(core, method, command, call, ground)
@@ -140,6 +141,15 @@ class Dispatcher:
         if isinstance(reply, Awaitable):
             return self._wait(case, reply, method, command, ground)
         return self._answer(case, reply, method, command, ground)
+
+    def _confirm(self, case: _Case, ground: Ground, service: str, method: Method, command: Command) -> None:
+        """Judge what is known of the call since its payload was read. Raises as ``particulars``."""
+        if not case.verdict.delegated and not method.creates:
+            return
+        about, call = particulars(self._core, method, command), case.call
+        case.verdict = ground.confirm(case.verdict, service, call.argument, call.target, about)
+        if method.creates and about.values.get("name") in self._kept_names:
+            case.verdict = case.verdict.refused("name")
 
     async def _wait(
         self,

@@ -35,7 +35,7 @@ def checked_value(reach: Reach, outcome: Outcome, dialect: Dialect) -> Values | 
     if not dialect.catalogue.enforced and not isinstance(outcome.action, Deny):
         _require_no_core(covered, outcome)
     if outcome.remember is not None:
-        _require_no_payload(reach.services, covered, outcome)
+        _require_no_payload(reach.services, covered, outcome, dialect.catalogue)
     if outcome.value is None:
         return None
     place = outcome.value_offset
@@ -47,9 +47,10 @@ def checked_value(reach: Reach, outcome: Outcome, dialect: Dialect) -> Values | 
 
 
 def _covered(services: Services, catalogue: Catalogue) -> Iterator[tuple[str, Entry]]:
-    """The calls of the Admin API that the field covers."""
+    """The calls of the Admin API that the field covers, in the order of which an error names the first."""
     if not services.globs:
-        yield from ((name, catalogue.entries[name]) for name in services.names if name in catalogue.entries)
+        names = sorted(services.names & catalogue.entries.keys())
+        yield from ((name, catalogue.entries[name]) for name in names)
         return
     yield from ((name, entry) for name, entry in catalogue.entries.items() if services.covers(name))
 
@@ -72,10 +73,10 @@ def _require_no_core(covered: Mapping[str, Entry], outcome: Outcome) -> None:
         )
 
 
-def _require_no_payload(services: Services, covered: Mapping[str, Entry], outcome: Outcome) -> None:
-    unknown = len(covered) < len(services.names) or any(
-        not glob.startswith(GUARDED) for glob in services.globs
-    )
+def _require_no_payload(
+    services: Services, covered: Mapping[str, Entry], outcome: Outcome, catalogue: Catalogue
+) -> None:
+    unknown = _covers_others(services, catalogue)
     if unknown or any(entry.takes_payload for entry in covered.values()):
         message = "remember= is for calls of the Admin API that have no payload"
         raise FieldError("remember", message, outcome.remember_offset)
@@ -147,8 +148,9 @@ def _range(text: str, offset: int, kind: Kind) -> tuple[int, int]:
 def _pattern(text: str, offset: int) -> TextPattern:
     is_open = text.endswith("*")
     text = text.removesuffix("*")
-    if "*" in text or text.count(HOLE) > 1 or text.replace(HOLE, "").strip("{}") != text.replace(HOLE, ""):
-        raise FieldError("value", f"expected a text, with '*' at its end only, found {quoted(text)}", offset)
+    if text.count(HOLE) > 1 or any(sign in text.replace(HOLE, "", 1) for sign in "*{}"):
+        message = f"expected a text with one {HOLE}, if any, and '*' at its end only, found {quoted(text)}"
+        raise FieldError("value", message, offset)
     if is_open and text.endswith(HOLE):
         # a* would cover what is called after ab.
         raise FieldError(

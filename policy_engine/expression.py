@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from policy_engine.model import DOM0_TEXTS
 from policy_engine.world import EXISTING, World
 
 HOLE = "{source}"
@@ -55,10 +56,11 @@ class OfCaller:
 
     def bound(self, source: str) -> Expression:
         """Nothing for a caller whose name holds what ends the name here: ``a`` with ``_b`` behind it must not
-        be what ``a_b`` is."""
+        be what ``a_b`` is. Never dom0, which is matched by naming it only."""
         if not source or (self.after[:1] in source and self.after):
             return NOTHING
-        return Is(f"{self.before}{source}{self.after}")
+        key = f"{self.before}{source}{self.after}"
+        return NOTHING if key in DOM0_TEXTS else Is(key)
 
     def matches(self, keys: frozenset[str]) -> bool:
         raise ValueError(f"{self.text} is not bound to a caller")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from policy_engine.catalogue import Catalogue
-from policy_engine.delegation import DelegationRule, Limit
+from policy_engine.delegation import EVERYTHING, DelegationRule, Limit
 from policy_engine.dialect import Dialect
 from policy_engine.errors import PolicyError, quoted, quoted_path
 from policy_engine.model import ANY, AdminQube, AnyQube, Deny, Inclusion, Rule
@@ -31,7 +31,7 @@ MAX_DEPTH = 100
 """Bounds of ours on one policy: rules, readings of files, their bytes, and how deep files include each other.
 A file that is included twice counts twice."""
 
-MAX_FRAMED_FILE = 256 * 1024
+MAX_FRAMED_FILE = 64 * 1024
 MAX_FRAMED_RULES = 2_000
 """Bounds on one framed file: who writes it may not use up what the whole policy has."""
 
@@ -72,7 +72,7 @@ class Loader:
         Raises:
             PolicyError: the first error in order of loading.
         """
-        loading = self._loading(self._known, stop)
+        loading = self._loading(self._known, stop, _pass_over)
         try:
             loading.top_level(self._directories)
         except PolicyError:
@@ -91,7 +91,8 @@ class Loader:
         )
 
     def check(self) -> list[PolicyError]:
-        """All that is wrong with the files as they are now, in order of loading; nothing where they load.
+        """All that is wrong with the files as they are now, in order of loading; nothing where they load and
+        no frame is closed.
 
         After an error the rest is read as if what was wrong were not there. An error in a file that is
         included several times is told once.
@@ -102,13 +103,13 @@ class Loader:
             found.setdefault(str(error), error)
 
         try:
-            self._loading({}, note).top_level(self._directories)
+            self._loading({}, note, note).top_level(self._directories)
         except PolicyError as error:  # a bound was reached, and there is no going on
             note(error)
         return list(found.values())
 
-    def _loading(self, known: dict[Origin, _Reading], refuse: Refuse) -> _Loading:
-        return _Loading(self._source, self._legacy, self._fields, known, refuse, self._catalogue)
+    def _loading(self, known: dict[Origin, _Reading], refuse: Refuse, tell: Refuse) -> _Loading:
+        return _Loading(self._source, self._legacy, self._fields, known, refuse, tell, self._catalogue)
 
 
 def load(
@@ -130,7 +131,12 @@ class _Reading:
 
 
 class _Loading:
-    """One run of the loader."""
+    """One run of the loader.
+
+    Args:
+        refuse: is told of an error with which the policy does not load.
+        tell: is told of one that closes a frame, and the policy loads without it.
+    """
 
     def __init__(
         self,
@@ -139,6 +145,7 @@ class _Loading:
         fields: Fields,
         known: dict[Origin, _Reading],
         refuse: Refuse,
+        tell: Refuse,
         catalogue: Callable[[], Catalogue] | None,
     ) -> None:
         self.digest = hashlib.sha256()
@@ -152,6 +159,7 @@ class _Loading:
         self._fields = fields
         self._known = known
         self._refuse = refuse
+        self._tell = tell
         self._catalogue = catalogue
         self._framed: dict[str, bool] = {}
         self._open: set[tuple[str, bool]] = set()
@@ -261,7 +269,8 @@ class _Loading:
 
     def _read_dialect(self, content: bytes, origin: Origin) -> Iterator[DialectStep]:
         if self._catalogue is None:
-            raise origin.error("dialect", "the delegation dialect is not understood here")
+            self._refuse(origin.error("dialect", "the delegation dialect is not understood here"))
+            return
         yield from read_dialect(content, origin, Dialect(self._catalogue()), self._refuse)
 
     def _content(self, origin: Origin) -> bytes:
@@ -302,8 +311,19 @@ class _Loading:
             if len(self.rules) - begun > MAX_FRAMED_RULES:
                 raise framed.error("frame", f"a framed file has at most {MAX_FRAMED_RULES} rules")
         except PolicyError as error:
+            self._tell(error)
             del self.rules[begun:]
-            self._add((DelegationRule(step.text, step.reach, Deny(), origin.file, step.line),), origin)
+            # As if the file held this rule alone, for all that a frame can hold.
+            closed = DelegationRule(
+                step.text,
+                EVERYTHING,
+                Deny(),
+                origin.file,
+                step.line,
+                frame=step.reach,
+                included_from=origin.included_from,
+            )
+            self._add((closed,), origin)
             self.warnings.append(f"{error}; the frame of {quoted_path(origin.file)}:{step.line} is closed")
 
     def _add(self, rules: Sequence[Rule | DelegationRule], origin: Origin) -> None:
@@ -368,6 +388,10 @@ class _Loading:
                 for target in (AnyQube(), AdminQube()):
                     rule = Rule(service, argument, AnyQube(), target, Deny(), file, None, within)
                     self._add((rule,), origin)
+
+
+def _pass_over(error: PolicyError) -> None:
+    """The ``Refuse`` of errors that are dealt with in another way."""
 
 
 def _framed_twice(path: str, origin: Origin) -> PolicyError:

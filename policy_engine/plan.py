@@ -49,6 +49,14 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The targets of which a rule of the dialect speaks, bound to the caller: its own, and its frame's."""
+
+    target: Expression
+    frame: Expression | None
+
+
+@dataclass(frozen=True, slots=True)
 class Effect:
     """For ``visible``: what a rule decides, by the keys of targets or by a condition."""
 
@@ -78,7 +86,7 @@ class Plan:
     __slots__ = (
         "_effects",
         "_offers",
-        "_targets",
+        "_spans",
         "anchors",
         "conditions",
         "first",
@@ -91,7 +99,7 @@ class Plan:
         self.first: dict[str, int] = {}
         self.conditions: dict[str, list[Condition]] = {}
         self.judges_arguments = False
-        self._targets: dict[int, Expression] = {}
+        self._spans: dict[int, Span] = {}
         kept = [rule for rule in rules if speaks_of(rule, source, name)]
         self.rules: Sequence[AnyRule] = kept
         for position, rule in enumerate(kept):
@@ -102,20 +110,21 @@ class Plan:
         self.keys = frozenset(self.first)
         self.anchors = frozenset(self.conditions)
         self._effects: list[Effect] | None = None
-        self._offers: list[tuple[Selector | Expression, bool]] | None = None
+        self._offers: list[tuple[Selector | Span, bool]] | None = None
 
     def _file(self, position: int, rule: DelegationRule, name: str) -> None:
-        target = self._targets[position] = rule.reach.target.bound(name)
+        target = rule.reach.target.bound(name)
+        frame = None if rule.frame is None else rule.frame.target.bound(name)
+        self._spans[position] = Span(target, frame)
         keys = plain_keys(target)
         arguments = tuple(
             reach.arguments.qubes.bound(name) for reach in rule.reaches() if reach.arguments.qubes is not None
         )
-        if keys is not None and not arguments and rule.frame is None:
+        if keys is not None and not arguments and frame is None:
             for key in keys:
                 self.first.setdefault(key, position)
             return
         self.judges_arguments = self.judges_arguments or bool(arguments)
-        frame = None if rule.frame is None else rule.frame.target.bound(name)
         condition = Condition(position, target, frame, arguments)
         for key in target.anchors():
             self.conditions.setdefault(key, []).append(condition)
@@ -182,14 +191,14 @@ class Plan:
             undecided ^= matched
         return 0
 
-    def offers(self) -> list[tuple[Selector | Expression, bool]]:
+    def offers(self) -> list[tuple[Selector | Span, bool]]:
         """For ``choices`` of the stock language: in order, what a rule speaks of, and whether it offers or
         removes that. A rule of the dialect removes: who wants what it grants has to meet its conditions."""
         if self._offers is None:
-            offers: dict[Selector | Expression, bool] = {}
+            offers: dict[Selector | Span, bool] = {}
             for position, rule in enumerate(self.rules):
                 if isinstance(rule, DelegationRule):
-                    offers.setdefault(self._targets[position], False)
+                    offers.setdefault(self._spans[position], False)
                 else:
                     offers.setdefault(_subject(rule.action, rule.target), not isinstance(rule.action, Deny))
             self._offers = list(offers.items())

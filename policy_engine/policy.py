@@ -18,8 +18,8 @@ from policy_engine.plan import Plan, speaks_of
 from policy_engine.world import selector_key
 
 MAX_INDEXED = 400_000
-"""Rules that the finer parts of one policy's index hold, each counted as often as it is held, before they are
-made anew. A policy that needs more is judged correctly, only slower."""
+"""Rules that the finer parts of one policy's index hold, each counted as often as it is held, before all of
+them are made anew. A policy that needs more is judged correctly, only slower."""
 
 MAX_CALLERS = 1_000
 """Callers whose rules are remembered as such."""
@@ -46,9 +46,6 @@ class _Group:
     def __init__(self, positions: Sequence[int], *wider: _Group) -> None:
         self.positions = positions
         self.wider = wider
-        self.forget()
-
-    def forget(self) -> None:
         self.by_source = _NO_POSITIONS
         self.plans = _NO_PLANS
         self.sources = _NO_SOURCES
@@ -83,11 +80,13 @@ class _Service:
 
     Attributes:
         groups: those of the arguments that were called, and of the wildcard.
+        size: how many rules there are for the service, wildcards left aside.
     """
 
-    __slots__ = ("_arguments", "_broad", "_globs", "_rules", "_wider", "groups")
+    __slots__ = ("_arguments", "_broad", "_globs", "_rules", "_wider", "groups", "size")
 
-    def __init__(self, rules: Sequence[AnyRule], positions: Iterable[int], *wider: _Group) -> None:
+    def __init__(self, rules: Sequence[AnyRule], positions: Sequence[int], *wider: _Group) -> None:
+        self.size = len(positions)
         arguments = defaultdict[str, list[int]](list)
         self._rules = rules
         self._broad: list[int] = []
@@ -151,11 +150,11 @@ class Policy:
 
     __slots__ = (
         "_authority",
-        "_globs",
+        "_by_glob",
         "_globs_for",
         "_granting",
         "_indexed",
-        "_learned",
+        "_others",
         "_positions",
         "_services",
         "_unnamed",
@@ -183,31 +182,35 @@ class Policy:
         self.catalogue = catalogue
         self.limits = tuple(limits)
         positions = defaultdict[str, list[int]](list)
-        globs = defaultdict[str, list[int]](list)
+        globs: set[str] = set()
+        self._by_glob: list[int] = []
         for place, rule in enumerate(self.rules):
             if isinstance(rule, DelegationRule):
                 for name in rule.reach.services.names:
                     positions[name].append(place)
-                for glob in rule.reach.services.globs:
-                    globs[f"{glob}*"].append(place)
-                if rule.frame is not None:
-                    # Names and globs of the frame part services from each other as well.
-                    for name in rule.frame.services.names:
+                if rule.reach.services.globs:
+                    self._by_glob.append(place)
+                # Names and globs of a frame part services from each other as well.
+                for reach in rule.reaches():
+                    globs.update(f"{glob}*" for glob in reach.services.globs)
+                    for name in reach.services.names:
                         positions[name] += ()
-                    for glob in rule.frame.services.globs:
-                        globs[f"{glob}*"] += ()
             else:
                 positions[rule.service].append(place)
         self._positions: dict[str, list[int]] = dict(positions)
-        self._globs: dict[str, list[int]] = dict(globs)
         self._globs_for = {
             guard: {glob for glob in globs if glob.startswith(guard)} for guard in ("", *GUARDED)
         }
-        self._services: dict[str, _Service] = {}
-        self._unnamed = _Service(self.rules, positions[ANY])
         self._authority: Authority | None = None
         self._granting: dict[frozenset[str], list[AnyRule]] = {}
-        self._learned: list[_Group] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """With an index of which nothing but the first level is made."""
+        # By the names of services that the policy names, and by the guard and the longest glob of all others.
+        self._services: dict[str, _Service] = {}
+        self._others: dict[tuple[str, str], _Service] = {}
+        self._unnamed = _Service(self.rules, self._positions.get(ANY, ()))
         self._indexed = 0
 
     def plan(self, service: str, argument: str, source: frozenset[str], name: str = "") -> Plan:
@@ -217,8 +220,13 @@ class Policy:
             name: of the source as a qube; empty if it is none.
         """
         known = self._services.get(service) or self._service(service)
-        group = known.groups.get(argument) or known.group(argument)
+        group = known.groups.get(argument) or self._group(known, argument)
         return group.plans.get(source) or self._plan(group, source, name)
+
+    @property
+    def delegates(self) -> bool:
+        """Whether a rule of it is in the dialect."""
+        return self.catalogue is not None
 
     @property
     def authority(self) -> Authority:
@@ -248,36 +256,38 @@ class Policy:
         """A service that was not called yet, or what stands for all that the same rules cover."""
         positions = self._positions.get(service)
         if positions is not None:
-            name = service
-        elif not self._globs:
+            made = self._services[service] = self._covering(service, positions)
+            return made
+        if not self._by_glob:
             return self._unnamed
-        else:
-            # Which globs cover a service of the Admin API is another question than for all others.
-            guard = next((guard for guard in GUARDED if service.startswith(guard)), "")
-            name = f"{guard} {_longest_glob(service, self._globs_for[guard])}"
-            known = self._services.get(name)
-            if known is not None:
-                return known
-            positions = []
-        covering = {
+        # Which globs cover a service of the Admin API is another question than for all others.
+        guard = next((guard for guard in GUARDED if service.startswith(guard)), "")
+        others = guard, _longest_glob(service, self._globs_for[guard])
+        known = self._others.get(others)
+        if known is None:
+            known = self._others[others] = self._covering(service, ())
+        return known
+
+    def _covering(self, service: str, named: Sequence[int]) -> _Service:
+        positions = {
             place
-            for places in (positions, *self._globs.values())
-            for place in places
+            for place in {*named, *self._by_glob}
             if not isinstance(rule := self.rules[place], DelegationRule) or rule.covers_service(service)
         }
-        everything = self._unnamed.groups[ANY]
-        made = self._services[name] = _Service(self.rules, sorted(covering), everything)
+        made = _Service(self.rules, sorted(positions), self._unnamed.groups[ANY])
+        self._indexed += made.size + 1
         return made
 
+    def _group(self, service: _Service, argument: str) -> _Group:
+        before = len(service.groups)
+        group = service.group(argument)
+        if len(service.groups) > before:
+            self._indexed += len(group.positions) + 1
+        return group
+
     def _plan(self, group: _Group, source: frozenset[str], name: str) -> Plan:
-        if self._indexed > MAX_INDEXED:
-            for learned in self._learned:
-                learned.forget()
-            self._learned.clear()
-            self._indexed = 0
         if group.plans is _NO_PLANS:
             self._indexed += group.learn(self.rules) + 1
-            self._learned.append(group)
         sources = group.sources & source
         plan = None if group.own else group.plans.get(sources)
         if plan is None:
@@ -289,4 +299,6 @@ class Policy:
         # A caller's own set of keys is the one that is asked for again, and its hash is known already.
         group.plans[source] = plan
         self._indexed += 1
+        if self._indexed > MAX_INDEXED:
+            self._begin()
         return plan

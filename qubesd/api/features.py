@@ -48,7 +48,9 @@ LookUp = Callable[[View, Qube, str], str | None]
 
 
 def list_features(core: Core, command: Command) -> Reply:
-    return Rows({name: f"{name}\n" for name in command.target.features})
+    """All but the owner: a stock tool that clones a qube copies every feature of the list, and the copy is
+    its maker's."""
+    return Rows({name: f"{name}\n" for name in command.target.features if name != OWNER})
 
 
 def look_up(along: LookUp, core: Core, command: Command) -> Reply:
