@@ -140,7 +140,8 @@ def _check(options: argparse.Namespace, config: Config) -> int:
         print(found)
         _print(marked_line(found, source, colours))
     for warning in warnings:
-        print(colours.odd("warning"), warning)
+        place, closed, frame = warning.rpartition("; ")
+        print(colours.odd("warning"), frame if closed and place in map(str, errors) else warning)
     if errors:
         number = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
         print(f"{colours.bad(number)}; {outcome}")

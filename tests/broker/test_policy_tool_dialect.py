@@ -43,7 +43,7 @@ FRAME = "etc/qubes/policy.d/10-role.policy:6"
                 WRONG,
                 "    admin.vm.Kill * ann web alow",
                 "                            ^",
-                f"warning {WRONG}; the frame of {FRAME} is closed",
+                f"warning the frame of {FRAME} is closed",
                 "1 error; only what is in a closed frame is denied, the rest is in force",
             ],
             id="error",
