@@ -10,10 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from broker.agent import Agents
+from broker.allowances import allowance_of, is_kept
 from broker.answering import Answering
 from broker.audit import AuditLog
 from broker.channels import Channels
@@ -93,7 +95,7 @@ async def serve(config: Config, create: bool) -> None:
     keep_last_good = config.on_error == "last-good"
     async with (
         open_core(config, create) as core,
-        policy_in_force(directories, str(config.policy_legacy), keep_last_good) as reloader,
+        policy_in_force(directories, str(config.policy_legacy), keep_last_good, enforced=True) as reloader,
     ):
         audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files)
         try:
@@ -113,9 +115,18 @@ async def _serve_core(
     strict = config.visibility == "strict"
     policies = reloader.policies
     facts = Facts(core)
-    streams = Streams(core, policies, facts, strict)
+    streams = Streams(core, policies, facts)
+    core.budgets.allowance_of = partial(allowance_of, policies, facts)
+    core.creation.is_kept = partial(is_kept, policies, facts)
     dispatcher = Dispatcher(
-        core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
+        core,
+        policies,
+        facts,
+        streams,
+        audit,
+        strict=strict,
+        trust_consent=config.trust_qrexec_consent,
+        kept_names=frozenset(name for _, name in config.users),
     )
     house = House(core, dispatcher)
     agents = Agents(config.services_dir)
@@ -137,7 +148,9 @@ async def _serve_core(
     dom0_only = Access(0o660, group=group)
     try:
         channels.open()
-        house.open(config.user_socket, UserDoor(dict(config.users), own_uid, group), METHODS, Access(0o666))
+        users = UserDoor(dict(config.users), own_uid, group)
+        users.bind(core.system)
+        house.open(config.user_socket, users, METHODS, Access(0o666))
         trusted = Dom0Door(own_uid, group, trusted=True)
         house.open(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from broker.absent import as_seen
@@ -19,11 +19,12 @@ from broker.audit import AuditLog, Record
 from broker.facts import Facts
 from broker.identity import Door, Peer, find_qube
 from broker.judge import UNJUDGED, Ground, PolicyInForce, Verdict
+from broker.particulars import particulars
 from broker.streams import Listener, Streams
 from broker.visible import applies, shown
 from broker.wire import encode_content, encode_error, encode_refusal
 from qubesd.api.method import Call, Command, Destination, EventStream, Method, Need, Reply, Rows
-from qubesd.errors import ProtocolError, QubesError
+from qubesd.errors import OverLimit, PermissionDenied, ProtocolError, QubesError
 from qubesd.model.state import Klass, Qube
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class _Case:
     id: int
     started: float
     begun: float
+    uuid: str = ""
+    """Of the caller; empty where there is none."""
     verdict: Verdict = UNJUDGED
 
     def record(self, outcome: str) -> Record:
@@ -73,6 +76,7 @@ class Dispatcher:
     Args:
         strict: ``visibility = "strict"``: guards hold for every judged call, and what is hidden is absent.
         trust_consent: on dom0's socket an ``ask`` has been put to the user by the policy daemon in front.
+        kept_names: of qubes that the configuration stands by; only dom0 makes qubes of these names.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Dispatcher:
         *,
         strict: bool,
         trust_consent: bool,
+        kept_names: frozenset[str] = frozenset(),
     ) -> None:
         self._core = core
         self._policies = policies
@@ -93,6 +98,7 @@ class Dispatcher:
         self._audit = audit
         self._strict = strict
         self._trust_consent = trust_consent
+        self._kept_names = kept_names
         self._counts: dict[str, int] = {}
 
     def take(
@@ -106,29 +112,44 @@ class Dispatcher:
         except QubesError as error:
             self._audit.write(_Case(call, call.source, 0, started, begun).record(error.wire_name))
             return encode_error(error)
-        case = _Case(call, caller.name, self._count(caller), started, begun)
+        case = _Case(call, caller.name, self._count(caller), started, begun, caller.uuid)
         ground = None
         service = _judged_service(methods, call)
         if door.judges(caller) or (service is not call.service and caller.klass is not Klass.ADMIN):
             ground = Ground(self._policies.now, self._facts.world(), caller.name)
             consented = self._trust_consent and door.vouches
             case.verdict = ground.judge(service, call.argument, call.target, consented)
-            if not case.verdict.allowed or (self._strict and core.system.find(call.target) is None):
-                self._audit.write(case.record("denied"))
-                return encode_refusal(case.id)
+            if not case.verdict.allowed or (self._is_strict(case) and core.system.find(call.target) is None):
+                return self._refused(case)
         try:
             target = find_qube(call.target, core.system)
             method = check_contract(methods, call, target)
             value = method.parse(core, target, call.argument, call.payload) if method.parse else None
             command = Command(call.service, call.argument, caller, target, value)
-            if ground is not None and self._strict:
-                core = as_seen(core, method, command, call, ground)
+            if ground is not None:
+                if case.verdict.delegated:
+                    command = replace(command, inherits=ground.confers_nothing)
+                self._confirm(case, ground, service, method, command)
+                if not case.verdict.allowed:
+                    return self._refused(case)
+                if self._strict and not case.verdict.delegated:
+                    # A rule of the dialect is known by now to speak of every qube that the call touches.
+                    core = as_seen(core, method, command, call, ground)
             reply = method.handler(core, command)
         except Exception as error:
             return self._failed(case, error)
         if isinstance(reply, Awaitable):
             return self._wait(case, reply, method, command, ground)
         return self._answer(case, reply, method, command, ground)
+
+    def _confirm(self, case: _Case, ground: Ground, service: str, method: Method, command: Command) -> None:
+        """Judge what is known of the call since its payload was read. Raises as ``particulars``."""
+        if not case.verdict.delegated and not method.creates:
+            return
+        about, call = particulars(self._core, method, command), case.call
+        case.verdict = ground.confirm(case.verdict, service, call.argument, call.target, about)
+        if method.creates and about.values.get("name") in self._kept_names:
+            case.verdict = case.verdict.refused("name")
 
     async def _wait(
         self,
@@ -151,12 +172,13 @@ class Dispatcher:
         self, case: _Case, reply: Reply, method: Method, command: Command, ground: Ground | None
     ) -> Answer:
         """The reply as it goes out, without what the caller may not see."""
-        guarded = ground is not None and applies(method.guard, self._strict)
+        strict = self._is_strict(case)
+        guarded = ground is not None and applies(method.guard, strict)
         if isinstance(reply, EventStream):
             self._audit.write(case.record("stream"))
             subject = None if reply.subject is None else self._core.system.qubes[reply.subject]
             source = command.caller if guarded else None
-            return self._streams.open(subject, source, method.guard, reply.statistics)
+            return self._streams.open(subject, source, method.guard, strict, reply.statistics)
         if isinstance(reply, Rows):
             if guarded and ground is not None:
                 rows = shown(reply, method.guard, ground, command)
@@ -168,15 +190,34 @@ class Dispatcher:
         self._audit.write(case.record("ok"))
         return encode_content(content)
 
+    def _is_strict(self, case: _Case) -> bool:
+        """Whether guards hold for this call: always, or because a rule of the dialect allowed it."""
+        return self._strict or case.verdict.delegated
+
+    def _refused(self, case: _Case) -> bytes:
+        self._audit.write(case.record("denied"))
+        return encode_refusal(case.id)
+
     def _failed(self, case: _Case, error: Exception) -> bytes:
         """An error that the caller may read is its answer; any other one ends this connection and nothing
         else."""
+        if isinstance(error, OverLimit):
+            return self._over_limit(case, error)
         if isinstance(error, QubesError):
             self._audit.write(case.record(error.wire_name))
             return encode_error(error)
         _log.error("call %d of %r to %r broke off", case.id, case.caller, case.call.service, exc_info=error)
         self._audit.write(case.record("broken"))
         return CLOSE
+
+    def _over_limit(self, case: _Case, error: OverLimit) -> bytes:
+        """The figures are for the owner and for dom0; to anybody else this is a denial like any other."""
+        judged = case.verdict is not UNJUDGED
+        case.verdict = case.verdict.refused(f"limit of {error.owner}: {error.detail}")
+        if judged and case.uuid != error.owner:
+            return self._refused(case)
+        self._audit.write(case.record(error.wire_name))
+        return encode_error(PermissionDenied(f"{error}; {error.detail}"))
 
     def _count(self, caller: Qube) -> int:
         """The number of this call among those of its caller. It counts nothing that others do, since a denial

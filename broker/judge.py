@@ -16,11 +16,14 @@ from policy_engine import (
     Allowed,
     AnyRule,
     Asked,
+    DelegationRule,
     Denied,
+    Particulars,
     Policy,
     PolicyError,
     Request,
     World,
+    confirm,
     decide,
     visible,
 )
@@ -36,6 +39,17 @@ class Verdict(NamedTuple):
     decision: str
     reason: str = ""
     rule: AnyRule | None = None
+    answer: Allowed | Asked | None = None
+    """What the engine said, where it was no denial."""
+
+    @property
+    def delegated(self) -> bool:
+        """Whether a rule of the delegation dialect spoke."""
+        return isinstance(self.rule, DelegationRule)
+
+    def refused(self, reason: str) -> Verdict:
+        """The denial that this comes to after all."""
+        return Verdict(False, "deny", reason, self.rule)
 
     @property
     def place(self) -> str:
@@ -73,6 +87,10 @@ class Ground(NamedTuple):
             return []
         return visible(self.policy, self.world, self.source, service, "+" + argument)
 
+    def confers_nothing(self, tag: str) -> bool:
+        """Whether no rule builds on the tag, so that it can come with a template."""
+        return isinstance(self.policy, Policy) and not self.policy.authority.confers(f"@tag:{tag}")
+
     def judge(self, service: str, argument: str, target: str, consented: bool) -> Verdict:
         """What the policy says to a call of the Admin API, which dom0 carries out whatever it is about.
 
@@ -87,14 +105,24 @@ class Ground(NamedTuple):
             if decision.target != DOM0:
                 hint = f"allowed, but sent to {decision.target!r} and not to dom0; the rule lacks target=dom0"
                 return Verdict(False, "deny", hint, decision.rule)
-            return Verdict(True, "allow", rule=decision.rule)
+            return Verdict(True, "allow", "", decision.rule, decision)
         if isinstance(decision, Asked):
             if not consented:
                 return Verdict(False, "ask", "nobody can be asked here", decision.rule)
             if DOM0 in decision.targets:
-                return Verdict(True, "ask", "asked by the policy daemon in front", decision.rule)
+                return Verdict(True, "ask", "asked by the policy daemon in front", decision.rule, decision)
             return Verdict(False, "ask", "dom0 is not among the choices", decision.rule)
         return _denied(decision)
+
+    def confirm(
+        self, verdict: Verdict, service: str, argument: str, target: str, about: Particulars
+    ) -> Verdict:
+        """The verdict as it stands when all is known of the call: the same one, or a denial."""
+        if verdict.answer is None or isinstance(self.policy, PolicyError):
+            return verdict
+        request = Request(service, "+" + argument, self.source, target)
+        confirmed = confirm(self.policy, verdict.answer, request, about, self.world)
+        return verdict.refused(confirmed.kind) if isinstance(confirmed, Denied) else verdict
 
 
 def _denied(decision: Denied) -> Verdict:
@@ -115,6 +143,8 @@ class PolicyInForce:
         self.error: PolicyError | None = None
         """What keeps the files from being in force as they are now."""
         self.now: Policy | PolicyError = PolicyError("io", "not loaded yet", file="policy.d")
+        self.last: Policy | None = None
+        """The last one that loaded."""
         self.since = time.time()
         """When ``now`` came into force, in seconds of the epoch."""
 
@@ -143,7 +173,8 @@ class PolicyInForce:
         if policy is self.now and not recovered:
             return
         if policy is not self.now:
-            self.now, self.since = policy, time.time()
+            self.now = self.last = policy
+            self.since = time.time()
         for warning in policy.warnings:
             _log.warning("%s", warning)
         _log.info("policy loaded: %d rules in %d files", len(policy.rules), len(policy.files))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 
 from broker.agent import NOTIFY_PATIENCE, Agents
 from broker.answering import DENY, Answering
+from broker.catalogue import catalogue
 from broker.judge import PolicyInForce
 from broker.questions import Question
 from broker.stock_state import StockState
@@ -21,7 +23,8 @@ def decide_alone(options: argparse.Namespace) -> str:
     request = Request.of(options.service, options.source, options.target)
     question = Question(request, options.assume_yes_for_ask, options.just_evaluate)
     directories = (RUNTIME, CONFIGURED) if options.path is None else (options.path,)
-    policies = PolicyInForce(Loader(DirectorySource(), directories, LEGACY).load, keep_last_good=False)
+    loader = Loader(DirectorySource(), directories, LEGACY, partial(catalogue, enforced=False))
+    policies = PolicyInForce(loader.load, keep_last_good=False)
     policies.reload()
     state = StockState(Path(options.qubesd_internal_socket_path))
     return asyncio.run(_answer(Answering(policies, state.world, Agents(Path(options.agent_path))), question))

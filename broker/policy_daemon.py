@@ -88,7 +88,7 @@ async def serve(options: argparse.Namespace) -> None:
     given = given_sockets(places)
     state = StockState(options.qubesd_socket_path)
     directories = options.policy_path or (RUNTIME, CONFIGURED)
-    async with policy_in_force(directories, LEGACY, keep_last_good=False) as reloader:
+    async with policy_in_force(directories, LEGACY, keep_last_good=False, enforced=False) as reloader:
         loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         sockets = PolicySockets(Answering(reloader.policies, state.world, Agents(options.agent_path)))
         status = StatusSocket(

@@ -11,7 +11,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
+from broker.catalogue import catalogue
 from broker.judge import PolicyInForce
 from broker.watches import WatchedSource, Watches
 from policy_engine import Loader, Policy, PolicyError
@@ -34,7 +36,7 @@ BLIND = 1.0
 
 @asynccontextmanager
 async def policy_in_force(
-    directories: Sequence[str], legacy: str, keep_last_good: bool
+    directories: Sequence[str], legacy: str, keep_last_good: bool, enforced: bool
 ) -> AsyncIterator[Reloader]:
     """The policy of these directories, read, and followed until the block ends.
 
@@ -42,13 +44,18 @@ async def policy_in_force(
         directories: the policy directories, the one of highest precedence first.
         legacy: the directory that ``!compat-4.0`` reads.
         keep_last_good: go on with the policy before where the new one does not load.
+        enforced: as of ``Catalogue``: this daemon carries the Admin API's calls out.
 
     Raises:
         OSError: there is no more room for an inotify descriptor.
     """
     watches = Watches()
     try:
-        reloader = Reloader(directories, legacy, keep_last_good, watches)
+        reloader = Reloader(
+            Loader(WatchedSource(watches), directories, legacy, partial(catalogue, enforced)),
+            keep_last_good,
+            watches,
+        )
         loop = asyncio.get_running_loop()
         loop.add_reader(watches.descriptor, reloader.look)
         try:
@@ -69,10 +76,7 @@ async def policy_in_force(
 class Reloader:
     """Keeps ``policies`` in step with the files. ``policy_in_force`` makes it."""
 
-    def __init__(
-        self, directories: Sequence[str], legacy: str, keep_last_good: bool, watches: Watches
-    ) -> None:
-        loader = Loader(WatchedSource(watches), directories, legacy)
+    def __init__(self, loader: Loader, keep_last_good: bool, watches: Watches) -> None:
         self.policies = PolicyInForce(loader.load, keep_last_good)
         self.swapped: Callable[[], None] = _nothing
         """Called when another policy has come into force, or none."""

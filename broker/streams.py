@@ -22,6 +22,7 @@ from qubesd.events import (
     QubeAdded,
     QubeChanged,
     QubeRemoved,
+    QubeRemovedFromDisk,
     SystemChanged,
     SystemRestored,
     WireEvent,
@@ -45,19 +46,26 @@ class Stand(NamedTuple):
 class Listener:
     """One stream. ``subject`` is the qube it is about, ``None`` for everything; ``source`` the caller it is
     judged as, ``None`` for dom0, which sees all. Both are bound to the qube that had the name when the stream
-    began."""
+    began. ``strict`` says whether it is shown only what it may read value by value, and follows its view."""
 
     __slots__ = (
         *("_early", "_hang_up", "_streams", "_write"),
-        *("read", "seen", "source", "statistics", "subject", "uuids"),
+        *("read", "seen", "source", "statistics", "strict", "subject", "uuids"),
     )
 
     def __init__(
-        self, streams: Streams, subject: Qube | None, source: Qube | None, read: str, statistics: bool
+        self,
+        streams: Streams,
+        subject: Qube | None,
+        source: Qube | None,
+        read: str,
+        strict: bool,
+        statistics: bool,
     ) -> None:
         self.subject = None if subject is None else subject.name
         self.source = None if source is None else source.name
         self.read = read
+        self.strict = strict
         self.statistics = statistics
         self._early: list[bytes] = []
         self.uuids = {qube.name: qube.uuid for qube in (subject, source) if qube is not None}
@@ -93,18 +101,25 @@ def _nothing() -> None:
 class Streams:
     """All open streams of one core."""
 
-    def __init__(self, core: Core, policies: PolicyInForce, facts: Facts, strict: bool) -> None:
+    def __init__(self, core: Core, policies: PolicyInForce, facts: Facts) -> None:
         self.listeners: dict[Listener, None] = {}
         self._core = core
         self._policies = policies
         self._facts = facts
-        self._strict = strict
         self._stand = Stand(policies.now, facts.world())
         self._departed: dict[str, Stand] = {}
+        self._bereft: dict[Listener, World] = {}
+        """Those whose subject is gone, with the world in which it was there: its last event is still to
+        come."""
         core.bus.subscribe(Event, self._tell)
 
     def open(
-        self, subject: Qube | None, source: Qube | None, guard: Guard, statistics: bool = False
+        self,
+        subject: Qube | None,
+        source: Qube | None,
+        guard: Guard,
+        strict: bool,
+        statistics: bool = False,
     ) -> Listener:
         """A new stream: nothing that happens from now on is missed.
 
@@ -112,11 +127,12 @@ class Streams:
             subject: ``None`` for the events of everything.
             source: ``None`` for a caller that is not judged.
             guard: what each event of it is judged by.
+            strict: as of ``Listener``.
             statistics: carry these, beginning with the latest round, and nothing else.
         """
         if not isinstance(guard, EventRows):
             raise TypeError(f"a stream of events is guarded by {guard!r}, which says nothing of events")
-        listener = Listener(self, subject, source, guard.read, statistics)
+        listener = Listener(self, subject, source, guard.read, strict, statistics)
         self._catch_up()
         self._stand = self._stand._replace(world=self._facts.world())
         if self._follows_view(listener):
@@ -134,6 +150,7 @@ class Streams:
             del self.listeners[listener]
             if listener.statistics:
                 self._core.statistics.unwatch()
+        self._bereft.pop(listener, None)
 
     def policy_changed(self) -> None:
         """What listeners may see is another from now on; tells them at once, not only with the next event."""
@@ -146,14 +163,16 @@ class Streams:
             self.policy_changed()
 
     def _tell(self, event: Event) -> None:
-        if not self.listeners:
+        if not self.listeners and not self._bereft:
             return
         self._catch_up()
         if isinstance(event, SystemRestored):
-            for listener in tuple(self.listeners):
+            for listener in (*self.listeners, *self._bereft):
                 listener.hang_up()
         elif isinstance(event, QubeChanged | SystemChanged):
             self._changed(event.subject)
+        elif isinstance(event, QubeRemovedFromDisk):
+            self._take_leave(event)
         elif isinstance(event, WireEvent):
             self._publish(event)
 
@@ -163,6 +182,13 @@ class Streams:
             # What is gone is judged in the world in which it was there.
             stand = self._departed.pop(event.qube, stand)
         self._offer(event, tuple(self.listeners), stand)
+
+    def _take_leave(self, event: QubeRemovedFromDisk) -> None:
+        """After this, the streams on the qube have nothing more to tell, and stay open, as in stock."""
+        for listener, world in tuple(self._bereft.items()):
+            if listener.subject == event.subject:
+                self._offer(event, (listener,), self._stand._replace(world=world))
+                listener.close()
 
     def _offer(self, event: WireEvent, listeners: Iterable[Listener], stand: Stand) -> None:
         """Send an event to those of the listeners that it is for."""
@@ -176,12 +202,12 @@ class Streams:
             if listener.subject is not None and listener.subject != event.subject:
                 continue
             if listener.source is not None:
-                if self._strict and isinstance(event, QubeAdded | QubeRemoved):
+                if listener.strict and isinstance(event, QubeAdded | QubeRemoved):
                     continue
                 ground = stand.ground(listener)
                 if not ground.allows(listener.read, argument, event.subject or named or DOM0):
                     continue
-                if self._strict and not _values_readable(event, named, listener.read, argument, ground):
+                if listener.strict and not _values_readable(event, named, listener.read, argument, ground):
                     continue
             listener.send(message)
 
@@ -194,8 +220,8 @@ class Streams:
         if gone and subject is not None and subject in before.world:
             self._departed[subject] = before
         halted = subject is not None and self._core.running(subject).state == "Halted"
-        for listener in tuple(self.listeners):
-            if self._uprooted(listener):
+        for listener in (*self.listeners, *self._bereft):
+            if self._uprooted(listener, before.world):
                 continue
             if listener.statistics and subject is not None and subject == listener.subject and halted:
                 listener.hang_up()
@@ -212,23 +238,25 @@ class Streams:
         if not any(listener.source is not None for listener in self.listeners):
             self._departed.clear()
 
-    def _uprooted(self, listener: Listener) -> bool:
-        """End a stream whose caller is gone. One whose subject is gone has nothing more to tell and stays
-        open, as in stock; a new qube of that name is another one."""
+    def _uprooted(self, listener: Listener, before: World) -> bool:
+        """End a stream whose caller is gone. One whose subject is gone waits for its last event, unless a new
+        qube has the name already, which is another one."""
         qubes = self._core.system.qubes
-        for name, uuid in listener.uuids.items():
-            now = qubes.get(name)
-            if now is None or now.uuid != uuid:
-                if name == listener.source:
-                    listener.hang_up()
-                else:
-                    listener.close()
-                return True
-        return False
+        gone = [
+            name for name, uuid in listener.uuids.items() if name not in qubes or qubes[name].uuid != uuid
+        ]
+        if listener.source in gone:
+            listener.hang_up()
+        elif any(name in qubes for name in gone) or (gone and listener.statistics):
+            listener.close()
+        elif gone and listener not in self._bereft:
+            del self.listeners[listener]
+            self._bereft[listener] = before
+        return bool(gone)
 
     def _follows_view(self, listener: Listener) -> bool:
         everything = listener.subject is None and not listener.statistics
-        return self._strict and listener.source is not None and everything
+        return listener.strict and listener.source is not None and everything
 
     def _look_again(self, listener: Listener, before: Stand) -> None:
         """Judge all qubes anew for a listener."""

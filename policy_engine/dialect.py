@@ -254,7 +254,11 @@ class Dialect:
                     message = f"expected a token or a name that is defined above, found {quoted(name)}"
                     raise FieldError("token", message, name.start_pos or 0)
                 return found.expression
-        return _atom(tree.children[0])
+        (token,) = tree.children
+        if token.startswith("@template:") and not self.catalogue.enforced:
+            message = "who decides here is not told of templates; leave @template: out"
+            raise FieldError("needs-core", message, token.start_pos or 0)
+        return _atom(token)
 
 
 def _atom(token: Token) -> Expression:

@@ -44,6 +44,29 @@ class PermissionDenied(QubesError):
     wire_name = "PermissionDenied"
 
 
+class OverLimit(PermissionDenied):
+    """What an owner may use is used up.
+
+    The message is the same whatever the limit is: who acts need not be the owner. ``detail`` is for the owner
+    and dom0 only.
+    """
+
+    def __init__(self, owner: str, what: str, limit: int, have: int, asked: int) -> None:
+        """``owner`` is a uuid, ``what`` the name of a figure, the numbers are of qubes or of bytes."""
+        super().__init__("denied: a limit is reached")
+        self.owner = owner
+        self.what = what
+        self.limit = limit
+        self.have = have
+        self.asked = asked
+
+    @property
+    def detail(self) -> str:
+        """The figures, such as ``qubes: 10 of 10``."""
+        figures = f"{self.what}: {self.have} of {self.limit}"
+        return f"{figures} bytes, {self.asked} more wanted" if self.what in ("memory", "storage") else figures
+
+
 class NoSuchQube(QubesError):
     wire_name = "QubesVMNotFoundError"
 

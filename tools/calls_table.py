@@ -21,11 +21,13 @@ from qubesd.api.method import (
     NameRows,
     Need,
     QubeRows,
-    Touches,
     Unguarded,
     VolumeRows,
+    alters_nothing,
+    never,
 )
 from qubesd.api.table import INTERNAL, METHODS
+from qubesd.api.values import Names, Unspoken, Values
 
 T = TypeVar("T")
 
@@ -43,7 +45,12 @@ call does and answers is in its handler there. A service that is not here does n
   call: `admin-SCOPE-ro` where it reads, else `admin-SCOPE-rwx`.
 - *destination*: the qubes that it may be called on: `dom0`, a `qube` that is not dom0, `any`.
 - *argument*, *payload*: `required` or `optional`; empty where there must be none. What breaks this is a
-  `ProtocolError`.
+  `ProtocolError`. With the argument: what it names, if a rule can mean it by a qube expression. Of a
+  device that is the qube which exposes it.
+- *values*: what `value=` of a rule can say of the payload: the types of its keys, or of the one value, or
+  why nothing.
+- *authority*: what the call changes that rules build on, and of which arguments it is for dom0 alone, both
+  where a rule of the delegation dialect decides.
 - *subjects*: the qubes that it is about besides its destination. One that is hidden from the caller is to
   it as one that is not there.
 - *guard*: the read that the caller must be allowed for each row or event of the answer, or why there is
@@ -53,8 +60,8 @@ Dom0's own calls are not judged, and nothing is hidden from it.
 """
 
 HEAD = """\
-| call | scope | access | destination | argument | payload | subjects | guard |
-|---|---|---|---|---|---|---|---|
+| call | scope | access | destination | argument | payload | values | subjects | authority | guard |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -97,19 +104,42 @@ def row(method: Method) -> str:
         method.scope.value,
         method.access.value,
         method.destination.value,
-        _need(method.argument),
+        _argument(method),
         _need(method.payload),
-        _subjects(method.touches),
+        _values(method.values),
+        "" if method.touches is None else _said(method.touches),
+        _authority(method),
         _guard(method.guard),
     )
     return f"| {' | '.join(cells)} |\n"
 
 
-def _subjects(touches: Touches | None) -> str:
-    """What the function that finds them says of itself."""
-    if touches is None:
-        return ""
-    first = _first_line(_plain(touches))
+def _argument(method: Method) -> str:
+    need = _need(method.argument)
+    return need if method.names is Names.NOTHING else f"{need}: a {method.names.value}"
+
+
+def _values(values: Values | Unspoken | None) -> str:
+    match values:
+        case None:
+            return ""
+        case Unspoken(reason):
+            return f"none: {reason}"
+        case Values(keys):
+            if callable(keys):
+                return _said(keys)
+            return ", ".join(f"{f'`{key}` ' if key else ''}{kind.value}" for key, kind in keys.items())
+
+
+def _authority(method: Method) -> str:
+    altered = "" if method.alters is alters_nothing else _said(method.alters)
+    reserved = "" if method.reserved is never else f"dom0's: {_said(method.reserved)}"
+    return "; ".join(filter(None, [altered, reserved]))
+
+
+def _said(function: Callable[..., object] | partial[object]) -> str:
+    """What a function of a method's line says of itself, as part of a sentence."""
+    first = _first_line(_plain(function))
     return (first[0].lower() + first[1:]).rstrip(".")
 
 

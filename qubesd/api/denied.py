@@ -5,7 +5,10 @@ They are the value of its property ``devices_denied``, here one by one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from qubesd.api.method import DONE, Access, Command, Method, Need, Reply, Scope, Text, Unguarded
+from qubesd.api.values import SINGLE, Canonical, Kind, Values
 from qubesd.core.core import Core
 from qubesd.core.settings import setting
 from qubesd.errors import BadValue, ProtocolError
@@ -13,6 +16,7 @@ from qubesd.model.properties import find, read
 from qubesd.model.state import Qube
 
 _PROPERTY = "devices_denied"
+_ALL = "all"
 _LENGTH = 7
 _MOST = 9_000
 """Codes of one qube: as many as a single call can set."""
@@ -70,11 +74,16 @@ def _parse_codes(core: Core, target: Qube, argument: str, untrusted_payload: byt
 def _parse_codes_or_all(
     core: Core, target: Qube, argument: str, untrusted_payload: bytes
 ) -> list[str] | None:
-    if untrusted_payload == b"all":
+    if untrusted_payload == _ALL.encode():
         return None
     return _parse_codes(core, target, argument, untrusted_payload)
 
 
+def _canonical(codes: list[str] | None) -> Mapping[str, Canonical]:
+    return {SINGLE: _ALL if codes is None else "".join(sorted(codes)) or None}
+
+
+_VALUES = Values({SINGLE: Kind.TEXT}, _canonical)
 _ONE_VALUE = Unguarded("the one value that the call was judged for")
 _EMPTY = Unguarded("the answer is empty")
 
@@ -88,6 +97,7 @@ METHODS = (
         _EMPTY,
         payload=Need.OPTIONAL,
         parse=_parse_codes,
+        values=_VALUES,
     ),
     Method(
         "admin.vm.device.denied.Remove",
@@ -97,5 +107,6 @@ METHODS = (
         _EMPTY,
         payload=Need.OPTIONAL,
         parse=_parse_codes_or_all,
+        values=_VALUES,
     ),
 )

@@ -22,9 +22,11 @@ from qubesd.api.method import (
     Unguarded,
 )
 from qubesd.api.numbers import truth
-from qubesd.core import assignments
+from qubesd.api.values import SINGLE, Canonical, Keys, Kind, Names, Values, plain
+from qubesd.core import assignments, block
 from qubesd.core.core import Core
 from qubesd.errors import BadValue, DeviceNotFound, NoSuchMode, NoSuchQube, ProtocolError
+from qubesd.model import forms
 from qubesd.model.device_text import (
     assignment_line,
     device_line,
@@ -62,11 +64,11 @@ async def available(devclass: str, core: Core, command: Command) -> Reply:
 
 
 def assigned(devclass: str, core: Core, command: Command) -> Reply:
-    return _rows(assignments.of_class(command.target, devclass), command.value)
+    return _rows(core, assignments.of_class(command.target, devclass), command.value)
 
 
 def attached(devclass: str, core: Core, command: Command) -> Reply:
-    return _rows(_now(core, command.target, devclass), command.value)
+    return _rows(core, _now(core, command.target, devclass), command.value)
 
 
 def list_old(devclass: str, core: Core, command: Command) -> Reply:
@@ -146,6 +148,11 @@ def backend(core: Core, command: Command) -> tuple[str, ...]:
     return (command.value.wanted.backend,)
 
 
+def asked_backend(core: Core, command: Command) -> tuple[str, ...]:
+    """The qube whose device is asked for."""
+    return () if command.value is None else (command.value.backend,)
+
+
 def _now(core: Core, qube: Qube, devclass: str) -> list[Assignment]:
     """What is attached, with the mode and options of the assignment of exactly that, if there is one."""
     stored = assignments.of_class(qube, devclass)
@@ -162,12 +169,14 @@ def _among(one: Assignment, others: Iterable[Assignment]) -> bool:
     return any((one.backend, one.port) == (other.backend, other.port) for other in others)
 
 
-def _rows(found: Iterable[Assignment], wanted: Wanted | None) -> Rows:
-    chosen = [
-        one for one in found if wanted is None or (one.backend, one.port) == (wanted.backend, wanted.port)
-    ]
-    if wanted is not None and len(chosen) > 1:
-        raise DeviceNotFound("more than one device is meant by this port")
+def _rows(core: Core, found: Iterable[Assignment], wanted: Wanted | None) -> Rows:
+    """Those of the port that was asked for; nothing of a backend that is not there, or not for the caller."""
+    chosen = list(found)
+    if wanted is not None:
+        there = wanted.backend in core.system.qubes
+        chosen = [one for one in chosen if there and (one.backend, one.port) == (wanted.backend, wanted.port)]
+        if len(chosen) > 1:
+            raise DeviceNotFound("more than one device is meant by this port")
     return Rows(dict(sorted((_key(one), assignment_line(one)) for one in chosen)))
 
 
@@ -228,10 +237,43 @@ def _parse_wish(devclass: str, core: Core, target: Qube, argument: str, untruste
     return On(wanted, mode, options)
 
 
+def _given_wish(value: On) -> Mapping[str, Canonical]:
+    """The mode, by default ``manual``, and each option."""
+    return {"mode": value.mode, **{f"_{name}": _option(name, text) for name, text in value.options.items()}}
+
+
+def _option(name: str, text: str) -> Canonical:
+    """All words for true and for false are one value."""
+    if name == "read-only":
+        try:
+            return plain(forms.boolean(text.encode()))
+        except BadValue:
+            pass  # whoever carries it out refuses it as well
+    return plain(text)
+
+
+def _given_mode(value: On) -> Mapping[str, Canonical]:
+    return {SINGLE: value.mode}
+
+
+def _given_flag(value: On) -> Mapping[str, Canonical]:
+    return {SINGLE: plain(value.flag)}
+
+
+_MODE = Values({SINGLE: Kind.TEXT}, _given_mode)
+_FLAG = Values({SINGLE: Kind.TEXT}, _given_flag)
+
+
+def _wish_keys(devclass: str) -> Keys:
+    options = block.OPTIONS if devclass == "block" else ()
+    return dict.fromkeys(("mode", *(f"_{name}" for name in options)), Kind.TEXT)
+
+
 def _methods(devclass: str) -> Iterable[Method]:
     service = f"admin.vm.device.{devclass}"
     rows = DeviceRows(f"{service}.Available")
     wish: Parser = partial(_parse_wish, devclass)
+    wishes = Values(_wish_keys(devclass), _given_wish)
     for name, lister, parser in (
         ("Available", available, _parse_port),
         ("Assigned", assigned, _parse_filter),
@@ -240,17 +282,26 @@ def _methods(devclass: str) -> Iterable[Method]:
     ):
         handler = partial(lister, devclass)
         argument = Need.FORBIDDEN if name == "List" else Need.OPTIONAL
+        filters = name in ("Assigned", "Attached")
         yield Method(
-            f"{service}.{name}", handler, Scope.LOCAL, Access.READ, rows, argument=argument, parse=parser
+            f"{service}.{name}",
+            handler,
+            Scope.LOCAL,
+            Access.READ,
+            rows,
+            argument=argument,
+            parse=parser,
+            names=Names.DEVICE if filters else Names.NOTHING,
+            touches=asked_backend if filters else None,
         )
-    for name, verb, access, payload, parse in (
-        ("Assign", assign, Access.WRITE, Need.REQUIRED, wish),
-        ("Unassign", unassign, Access.WRITE, Need.FORBIDDEN, _parse_device),
-        ("Set.assignment", set_assignment, Access.WRITE, Need.REQUIRED, _parse_mode),
-        ("Set.persistent", set_persistent, Access.WRITE, Need.REQUIRED, _parse_flag),
-        ("Set.required", set_required, Access.WRITE, Need.REQUIRED, _parse_flag),
-        ("Attach", attach, Access.EXECUTE, Need.OPTIONAL, wish),
-        ("Detach", detach, Access.EXECUTE, Need.FORBIDDEN, _parse_device),
+    for name, verb, access, payload, parse, values in (
+        ("Assign", assign, Access.WRITE, Need.REQUIRED, wish, wishes),
+        ("Unassign", unassign, Access.WRITE, Need.FORBIDDEN, _parse_device, None),
+        ("Set.assignment", set_assignment, Access.WRITE, Need.REQUIRED, _parse_mode, _MODE),
+        ("Set.persistent", set_persistent, Access.WRITE, Need.REQUIRED, _parse_flag, _FLAG),
+        ("Set.required", set_required, Access.WRITE, Need.REQUIRED, _parse_flag, _FLAG),
+        ("Attach", attach, Access.EXECUTE, Need.OPTIONAL, wish, wishes),
+        ("Detach", detach, Access.EXECUTE, Need.FORBIDDEN, _parse_device, None),
     ):
         yield Method(
             f"{service}.{name}",
@@ -261,6 +312,8 @@ def _methods(devclass: str) -> Iterable[Method]:
             argument=Need.REQUIRED,
             payload=payload,
             parse=parse,
+            names=Names.DEVICE,
+            values=values,
             touches=backend,
         )
 

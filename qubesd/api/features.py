@@ -18,12 +18,15 @@ from qubesd.api.method import (
     Text,
     Unguarded,
 )
+from qubesd.api.values import Kind, one
 from qubesd.core.core import Core
 from qubesd.core.features import remove_feature, set_feature
+from qubesd.core.tags import BROUGHT_GUIVM, BROUGHT_TAGS
 from qubesd.errors import NoSuchFeature, PermissionDenied
 from qubesd.model import features
 from qubesd.model.names import check_feature_name, check_feature_value
-from qubesd.model.state import Qube
+from qubesd.model.owner import OWNER
+from qubesd.model.state import Klass, Qube
 from qubesd.model.view import View
 
 _KEPT_BY_DAEMON = frozenset(
@@ -35,6 +38,8 @@ _KEPT_BY_DAEMON = frozenset(
     )
 )
 """Features that are the daemon's own notes; no caller changes them, dom0 included."""
+_DOM0S = frozenset((BROUGHT_TAGS, BROUGHT_GUIVM, "owner-uuid"))
+"""Features that say what authority a qube gives to those that it creates, and whom a qube counts for."""
 
 _ONE_VALUE = Unguarded("the one value that the call was judged for")
 _EMPTY = Unguarded("the answer is empty")
@@ -43,7 +48,9 @@ LookUp = Callable[[View, Qube, str], str | None]
 
 
 def list_features(core: Core, command: Command) -> Reply:
-    return Rows({name: f"{name}\n" for name in command.target.features})
+    """All but the owner: a stock tool that clones a qube copies every feature of the list, and the copy is
+    its maker's."""
+    return Rows({name: f"{name}\n" for name in command.target.features if name != OWNER})
 
 
 def look_up(along: LookUp, core: Core, command: Command) -> Reply:
@@ -54,27 +61,35 @@ def look_up(along: LookUp, core: Core, command: Command) -> Reply:
 
 
 async def set_(core: Core, command: Command) -> Reply:
-    _refuse_own_notes(command.argument)
+    _refuse_guarded(command)
     set_feature(core, command.target, command.argument, command.value)
     await core.durable()
     return DONE
 
 
 async def remove(core: Core, command: Command) -> Reply:
-    _refuse_own_notes(command.argument)
+    _refuse_guarded(command)
     remove_feature(core, command.target, command.argument)
     await core.durable()
     return DONE
 
 
-def _refuse_own_notes(name: str) -> None:
-    if name in _KEPT_BY_DAEMON:
+def _refuse_guarded(command: Command) -> None:
+    """Whose a qube is decides what it counts against; dom0 hands it over by that feature."""
+    if command.argument in _KEPT_BY_DAEMON:
         raise PermissionDenied("this feature is kept by the daemon")
+    if command.argument == OWNER and command.caller.klass is not Klass.ADMIN:
+        raise PermissionDenied("only dom0 changes the feature that says who owns a qube")
 
 
 def _parse_set(core: Core, target: Qube, argument: str, untrusted_payload: bytes) -> str:
     check_feature_name(argument)
     return check_feature_value(untrusted_payload)
+
+
+def _is_dom0s(argument: str) -> bool:
+    """`tag-created-vm-with`, `set-created-guivm` and `owner-uuid`."""
+    return argument in _DOM0S
 
 
 def _own(view: View, qube: Qube, name: str) -> str | None:
@@ -114,6 +129,8 @@ METHODS = (
         argument=Need.REQUIRED,
         payload=Need.OPTIONAL,
         parse=_parse_set,
+        values=one(Kind.TEXT),
+        reserved=_is_dom0s,
     ),
     Method(
         "admin.vm.feature.Remove",
@@ -122,5 +139,6 @@ METHODS = (
         Access.WRITE,
         _EMPTY,
         argument=Need.REQUIRED,
+        reserved=_is_dom0s,
     ),
 )

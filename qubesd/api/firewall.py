@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qubesd.api.method import DONE, Access, Command, Destination, Method, Need, Reply, Scope, Text, Unguarded
+from qubesd.api.values import Unspoken
 from qubesd.core.core import Core
 from qubesd.errors import BadValue, ProtocolError
 from qubesd.model.firewall import Rule, line, parse
@@ -51,6 +52,7 @@ METHODS = (
         Destination.QUBE,
         payload=Need.REQUIRED,
         parse=_parse_rules,
+        values=Unspoken("a list of rules"),
     ),
     Method("admin.vm.firewall.Reload", reload, Scope.LOCAL, Access.WRITE, _EMPTY, Destination.QUBE),
 )

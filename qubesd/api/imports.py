@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from qubesd.api.method import DONE, Access, Call, Command, Method, Need, Reply, Scope, Text
 from qubesd.api.numbers import number
+from qubesd.api.values import Unspoken
 from qubesd.api.volumes import EMPTY, ONE_VOLUME
 from qubesd.core.core import Core
 from qubesd.errors import ProtocolError
 from qubesd.model.state import Qube
+
+PROGRAMS = ("admin.vm.volume.Import", "admin.vm.volume.ImportWithSize")
+"""The services that qubes call for this and policies speak of; without and with a size ahead of the data."""
+STREAM = Unspoken("a stream of data")
 
 _MOST_WORDS = 512
 """Characters of a reason that is passed on."""
@@ -48,7 +53,8 @@ def _parse_end(core: Core, target: Qube, argument: str, untrusted_payload: bytes
 
 
 def _import_of(call: Call) -> str:
-    return "admin.vm.volume.ImportWithSize" if call.payload else "admin.vm.volume.Import"
+    without_size, with_size = PROGRAMS
+    return with_size if call.payload else without_size
 
 
 METHODS = (
@@ -61,6 +67,7 @@ METHODS = (
         argument=Need.REQUIRED,
         payload=Need.OPTIONAL,
         parse=_parse_begin,
+        values=STREAM,
         judged_as=_import_of,
     ),
     Method(
@@ -72,5 +79,6 @@ METHODS = (
         argument=Need.REQUIRED,
         payload=Need.REQUIRED,
         parse=_parse_end,
+        values=Unspoken("words of dom0's own program"),
     ),
 )

@@ -16,6 +16,7 @@ from qubesd.api.method import (
     Text,
     Unguarded,
 )
+from qubesd.api.values import Kind, one
 from qubesd.core.core import Core
 from qubesd.core.labels import create_label, label, remove_label
 from qubesd.errors import InvalidLabelValue
@@ -101,6 +102,7 @@ METHODS = (
         argument=Need.REQUIRED,
         payload=Need.REQUIRED,
         parse=_parse_new,
+        values=one(Kind.TEXT),
     ),
     Method(
         "admin.label.Remove",

@@ -8,12 +8,13 @@ where it does.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from qubesd.api.values import Names, Unspoken, Values
+from qubesd.core.tags import Inherits, every_tag
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Command:
     """A call that keeps its method's contract: names looked up, argument and payload parsed into ``value``.
 
     What was judged is what is carried out: the handler gets this very value, nothing is parsed twice.
+    ``inherits`` says which of its template's tags a disposable gets that the call makes.
     """
 
     service: str
@@ -47,6 +49,7 @@ class Command:
     caller: Qube
     target: Qube
     value: Any = None
+    inherits: Inherits = every_tag
 
 
 class Scope(Enum):
@@ -186,19 +189,39 @@ Parser = Callable[["Core", Qube, str, bytes], Any]
 """(core, target, argument, untrusted payload) -> the typed value; raises ``ProtocolError`` or ``BadValue``.
 
 It looks at form only. Whether something named in it exists is told after the permission was judged, by the
-handler.
+handler. What a payload means by the system as it is (a default, the index of a label) is settled here, so
+that the handler cannot come to another meaning than was judged.
 """
 Touches = Callable[["Core", Command], tuple[str, ...]]
 
 
+def alters_nothing(argument: str) -> None:
+    """Of a call that changes nothing that policies build on."""
+
+
+def never(argument: str) -> bool:
+    """Of a call that a policy may grant whatever its argument is."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One line of the table.
+    """One line of the table. ``guard`` has no default on purpose, and ``values`` has one for a call without a
+    payload only: what declares neither what is to be known nor why not cannot be written down.
 
-    ``touches`` names the qubes that a command affects or reads besides its destination. ``judged_as`` is for
-    what dom0 asks for another qube through a door that judges nobody: the service, in the place of its own,
-    that the policy must allow that qube. ``guard`` has no
-    default on purpose: a method that declares neither a guard nor a reason for none cannot be written down.
+    Attributes:
+        guard: what of the answer is judged row by row.
+        names: what the argument names.
+        values: what a policy can say of the payload.
+        touches: the qubes that a command affects or reads besides its destination; to be asked in the turn of
+            the loop in which the handler is called.
+        alters: what a call with this argument changes that rules build on: a selector (``@tag:work``), or
+            ``@label`` or ``@template`` for those of the destination, ``@served-by`` for the qubes that show,
+            play or relay for another; ``None`` for nothing.
+        creates: whether it makes a qube, which the key ``name`` of the payload names.
+        reserved: whether a call with this argument is for dom0 alone where delegated rules decide.
+        judged_as: of what dom0 asks for another qube through a door that judges nobody: the service, in the
+            place of its own, that the policy must allow that qube.
     """
 
     name: str
@@ -210,11 +233,16 @@ class Method:
     argument: Need = Need.FORBIDDEN
     payload: Need = Need.FORBIDDEN
     parse: Parser | None = None
+    names: Names = Names.NOTHING
+    values: Values | Unspoken | None = None
     touches: Touches | None = None
+    alters: Callable[[str], str | None] = alters_nothing
+    reserved: Callable[[str], bool] = never
+    creates: bool = False
     judged_as: Callable[[Call], str] | None = None
-    waits: bool = field(init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.guard, Guard):
             raise TypeError(f"method {self.name!r} declares neither a guard nor a reason for none")
-        object.__setattr__(self, "waits", inspect.iscoroutinefunction(self.handler))
+        if (self.values is None) is not (self.payload is Need.FORBIDDEN):
+            raise TypeError(f"method {self.name!r} says nothing of its payload, or of one that it has not")

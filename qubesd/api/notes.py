@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qubesd.api.method import DONE, Access, Command, Destination, Method, Need, Reply, Scope, Text, Unguarded
+from qubesd.api.values import Unspoken
 from qubesd.core import folders
 from qubesd.core.core import Core
 from qubesd.errors import NotSupported, ProtocolError
@@ -64,5 +65,6 @@ METHODS = (
         Destination.QUBE,
         payload=Need.OPTIONAL,
         parse=_parse_text,
+        values=Unspoken("text for people"),
     ),
 )

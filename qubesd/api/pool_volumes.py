@@ -5,11 +5,12 @@ Each call is that on the volume of the qube which has it; the vid stands in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qubesd.api import volumes
+from qubesd.api.imports import STREAM
 from qubesd.api.method import (
     DONE,
     Access,
@@ -23,6 +24,7 @@ from qubesd.api.method import (
     Scope,
     Text,
 )
+from qubesd.api.values import Canonical, Kind, Unspoken, Values, plain
 from qubesd.core.core import Core
 from qubesd.core.pools import pool_of
 from qubesd.core.tokens import Copied
@@ -147,7 +149,29 @@ def _vid(untrusted_vid: bytes) -> str:
         raise ProtocolError("a vid is ASCII") from None
 
 
-def _method(name: str, handler: Handler, access: Access, parse: Parser = _parse_vid) -> Method:
+def _and(key: str, kind: Kind) -> Values:
+    """The vid, and the other value by this key."""
+
+    def canonical(value: On) -> Mapping[str, Canonical]:
+        return {"vid": plain(value.vid), key: plain(value.value)}
+
+    return Values({"vid": Kind.TEXT, key: kind}, canonical)
+
+
+def _vid_alone(value: On) -> Mapping[str, Canonical]:
+    return {"vid": plain(value.vid)}
+
+
+_VID = Values({"vid": Kind.TEXT}, _vid_alone)
+
+
+def _method(
+    name: str,
+    handler: Handler,
+    access: Access,
+    parse: Parser = _parse_vid,
+    values: Values | Unspoken = _VID,
+) -> Method:
     guard = volumes.EMPTY if parse is not _parse_vid else volumes.ONE_VOLUME
     touches = owner_and_copied if handler is clone_to else owner
     return Method(
@@ -160,6 +184,7 @@ def _method(name: str, handler: Handler, access: Access, parse: Parser = _parse_
         argument=Need.REQUIRED,
         payload=Need.REQUIRED,
         parse=parse,
+        values=values,
         touches=touches,
     )
 
@@ -169,9 +194,21 @@ METHODS = (
     _method("ListSnapshots", list_snapshots, Access.READ),
     _method("Snapshot", snapshot, Access.WRITE),
     _method("CloneFrom", clone_from, Access.WRITE),
-    _method("Revert", revert, Access.WRITE, _with(b" ", volumes.parse_revision)),
-    _method("Resize", resize, Access.WRITE, _with(b" ", volumes.parse_size)),
-    _method("CloneTo", clone_to, Access.WRITE, _with(b" ", volumes.parse_token)),
-    _method("Set.revisions_to_keep", set_revisions, Access.WRITE, _with(b" ", volumes.parse_revisions)),
-    _method("Import", import_data, Access.WRITE, _with(b"\n", bytes)),
+    _method(
+        "Revert",
+        revert,
+        Access.WRITE,
+        _with(b" ", volumes.parse_revision),
+        _and("revision", Kind.TEXT),
+    ),
+    _method("Resize", resize, Access.WRITE, _with(b" ", volumes.parse_size), _and("size", Kind.NUMBER)),
+    _method("CloneTo", clone_to, Access.WRITE, _with(b" ", volumes.parse_token), volumes.TOKEN),
+    _method(
+        "Set.revisions_to_keep",
+        set_revisions,
+        Access.WRITE,
+        _with(b" ", volumes.parse_revisions),
+        _and("revisions_to_keep", Kind.NUMBER),
+    ),
+    _method("Import", import_data, Access.WRITE, _with(b"\n", bytes), STREAM),
 )

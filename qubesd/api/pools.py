@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from qubesd.api.method import (
@@ -23,12 +23,13 @@ from qubesd.api.method import (
     VolumeRows,
 )
 from qubesd.api.numbers import number, truth
+from qubesd.api.values import Canonical, Keys, Kind, Values, one, plain
 from qubesd.core import pools
 from qubesd.core.core import Core
 from qubesd.core.pools import check_name, pool_of
 from qubesd.errors import PermissionDenied, PoolInUse, ProtocolError
 from qubesd.model.state import DOM0, Qube
-from qubesd.storage.drivers import DRIVERS
+from qubesd.storage.drivers import DRIVERS, Driver
 
 _ONE_POOL = Unguarded("about the one pool that the call was judged for")
 _EMPTY = Unguarded("the answer is empty")
@@ -40,12 +41,11 @@ def list_pools(core: Core, command: Command) -> Reply:
 
 
 def list_drivers(core: Core, command: Command) -> Reply:
-    return Text(
-        "".join(
-            " ".join([name, *(option.name for option in DRIVERS[name].options)]) + "\n"
-            for name in sorted(DRIVERS)
-        )
-    )
+    return Text("".join(" ".join([name, *_options(DRIVERS[name])]) + "\n" for name in sorted(DRIVERS)))
+
+
+def _options(driver: Driver) -> list[str]:
+    return [option.name for option in driver.options]
 
 
 async def info(core: Core, command: Command) -> Reply:
@@ -153,7 +153,18 @@ def _reading(name: str, handler: Handler, guard: Unguarded | VolumeRows = _ONE_P
     return Method(name, handler, Scope.GLOBAL, Access.READ, guard, Destination.DOM0, argument=Need.REQUIRED)
 
 
-def _writing(name: str, handler: Handler, parse: Parser | None) -> Method:
+def _form(argument: str) -> Keys | None:
+    """The name and the options of the driver, all texts."""
+    driver = DRIVERS.get(argument)
+    return None if driver is None else dict.fromkeys(("name", *_options(driver)), Kind.TEXT)
+
+
+def _canonical(value: tuple[str, dict[str, str]]) -> Mapping[str, Canonical]:
+    name, options = value
+    return {"name": name, **{option: plain(text) for option, text in options.items()}}
+
+
+def _writing(name: str, handler: Handler, parse: Parser | None, values: Values | None = None) -> Method:
     return Method(
         name,
         handler,
@@ -164,6 +175,7 @@ def _writing(name: str, handler: Handler, parse: Parser | None) -> Method:
         argument=Need.REQUIRED,
         payload=Need.FORBIDDEN if parse is None else Need.REQUIRED,
         parse=parse,
+        values=values,
     )
 
 
@@ -182,8 +194,8 @@ METHODS = (
     _reading(
         "admin.pool.volume.List", list_volumes, VolumeRows("admin.pool.volume.Info", "admin.vm.volume.Info")
     ),
-    _writing("admin.pool.Add", add, _parse_options),
+    _writing("admin.pool.Add", add, _parse_options, Values(_form, _canonical)),
     _writing("admin.pool.Remove", remove, None),
-    _writing("admin.pool.Set.revisions_to_keep", set_revisions, _of_pool(_parse_keep)),
-    _writing("admin.pool.Set.ephemeral_volatile", set_ephemeral, _of_pool(truth)),
+    _writing("admin.pool.Set.revisions_to_keep", set_revisions, _of_pool(_parse_keep), one(Kind.NUMBER)),
+    _writing("admin.pool.Set.ephemeral_volatile", set_ephemeral, _of_pool(truth), one(Kind.TEXT)),
 )

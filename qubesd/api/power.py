@@ -106,7 +106,7 @@ METHODS = (
         "admin.vm.Console",
         console,
         Scope.LOCAL,
-        Access.EXECUTE,
+        Access.WRITE,
         Unguarded("the one console that the call was judged for"),
     ),
 )

@@ -6,7 +6,7 @@ which goes to dom0, about the system.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from qubesd.api.method import (
@@ -23,12 +23,15 @@ from qubesd.api.method import (
     Text,
     Unguarded,
 )
+from qubesd.api.values import SINGLE, Keys, Kind, Values, alone
 from qubesd.core.core import Core
 from qubesd.core.draft import Draft
 from qubesd.core.reconnect import reconnect, wired_to
 from qubesd.core.settings import resetting, setting
-from qubesd.model.properties import GLOBALS, Reading, find, read, read_default, table, text
-from qubesd.model.state import Qube
+from qubesd.core.tags import TRACKED
+from qubesd.model.properties import GLOBALS, Property, Reading, find, read, read_default, table, text
+from qubesd.model.references import find_label
+from qubesd.model.state import Klass, Qube
 
 _SYSTEM = "admin.property"
 _QUBE = "admin.vm.property"
@@ -108,22 +111,65 @@ async def _change(core: Core, command: Command, make: Callable[[], Draft]) -> Re
 def _parse_value(
     owner_of: Callable[[Qube], Qube | None], core: Core, target: Qube, argument: str, untrusted_payload: bytes
 ) -> object:
-    """The coarse step: a value of the property's type; whether it may be set is told by the handler."""
-    return find(owner_of(target), argument).coarse(untrusted_payload)
+    """The coarse step: a value of the property's type, an index of a label as its name; whether it may be
+    set is told by the handler."""
+    line = find(owner_of(target), argument)
+    value = line.coarse(untrusted_payload)
+    label = find_label(core.system.labels, str(value)) if line.type == "label" else None
+    return value if label is None else label.name
 
 
 def _named_qube(core: Core, command: Command) -> tuple[str, ...]:
     """The qube that a property is set to."""
+    return _if_qube(command, command.value)
+
+
+def _default_qube(core: Core, command: Command) -> tuple[str, ...]:
+    """The qube that a property falls back to."""
+    return _if_qube(command, read_default(core, _owner(command), command.argument).value)
+
+
+def _if_qube(command: Command, value: object) -> tuple[str, ...]:
     is_qube = find(_owner(command), command.argument).type == "vm"
-    return (command.value,) if is_qube and command.value is not None else ()
+    return (str(value),) if is_qube and value is not None else ()
+
+
+def _form(known: Mapping[str, Property], argument: str) -> Keys | None:
+    """One value of the property's type."""
+    line = known.get(argument)
+    if line is None:
+        return None
+    return {SINGLE: Kind.MEBIBYTES if argument in _MEMORY else _KINDS.get(line.type, Kind.TEXT)}
+
+
+def _alters(argument: str) -> str | None:
+    """`label`, `template`, and who shows, plays or relays for a qube."""
+    return _ALTERED.get(argument)
+
+
+_MEMORY = frozenset({"memory", "maxmem"})
+_KINDS = {"vm": Kind.QUBE, "int": Kind.NUMBER}
+_ALTERED = {
+    "label": "@label",
+    "template": "@template",
+    **dict.fromkeys(TRACKED, "@served-by"),
+    # They serve every qube that has none of its own.
+    **dict.fromkeys((f"default_{name}" for name in TRACKED), "@served-by"),
+}
+_OF_QUBES = {name: line for klass in Klass for name, line in table(klass).items()}
+"""A property has the same type in every class that has it."""
 
 
 def _family(
-    prefix: str, scope: Scope, destination: Destination, owner_of: Callable[[Qube], Qube | None]
+    prefix: str,
+    scope: Scope,
+    destination: Destination,
+    owner_of: Callable[[Qube], Qube | None],
+    known: Mapping[str, Property],
 ) -> tuple[Method, ...]:
     method = partial(Method, scope=scope, destination=destination)
     reading = partial(method, access=Access.READ, argument=Need.REQUIRED)
-    writing = partial(method, access=Access.WRITE, argument=Need.REQUIRED, guard=_EMPTY)
+    writing = partial(method, access=Access.WRITE, argument=Need.REQUIRED, guard=_EMPTY, alters=_alters)
     rows = NameRows(f"{prefix}.Get")
     return (
         method(f"{prefix}.List", list_properties, access=Access.READ, guard=rows),
@@ -137,13 +183,14 @@ def _family(
             set_property,
             payload=Need.OPTIONAL,
             parse=partial(_parse_value, owner_of),
+            values=Values(partial(_form, known), alone),
             touches=_named_qube,
         ),
-        writing(f"{prefix}.Reset", reset_property),
+        writing(f"{prefix}.Reset", reset_property, touches=_default_qube),
     )
 
 
 METHODS = (
-    *_family(_SYSTEM, Scope.GLOBAL, Destination.DOM0, lambda target: None),
-    *_family(_QUBE, Scope.LOCAL, Destination.ANY, lambda target: target),
+    *_family(_SYSTEM, Scope.GLOBAL, Destination.DOM0, lambda target: None, GLOBALS),
+    *_family(_QUBE, Scope.LOCAL, Destination.ANY, lambda target: target, _OF_QUBES),
 )

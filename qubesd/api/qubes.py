@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Mapping
 from functools import partial
 
 from qubesd.api.method import (
@@ -18,8 +19,9 @@ from qubesd.api.method import (
     Text,
     Unguarded,
 )
+from qubesd.api.values import SINGLE, Canonical, Kind, Names, Values, plain
 from qubesd.core.core import Core
-from qubesd.core.creation import Wanted, template_name
+from qubesd.core.creation import Wanted, default_template
 from qubesd.core.keeper import Keeper
 from qubesd.core.removal import remove
 from qubesd.errors import PermissionDenied, ProtocolError, QubesError
@@ -29,6 +31,8 @@ from qubesd.model.state import Klass, Qube
 from qubesd.model.volumes import NAMES as VOLUMES
 
 _TEMPLATE_BASED = frozenset((Klass.APP, Klass.DISPOSABLE))
+_KEYS = ("name", "label")
+_POOL_KEYS = ("pool", *(f"pool:{volume}" for volume in VOLUMES))
 _EMPTY = Unguarded("the answer is empty")
 _MADE = Unguarded("the name of what the caller has just made")
 
@@ -45,12 +49,14 @@ def list_qubes(core: Core, command: Command) -> Reply:
 
 
 async def create_qube(core: Core, command: Command) -> Reply:
-    await core.power.lives.finish(core.creation.create(command.caller, command.value))
+    made = core.creation.create(command.caller, command.value, command.inherits)
+    await core.power.lives.finish(made)
     return DONE
 
 
-async def create_disposable_of(core: Core, command: Command) -> Reply:
-    """One disposable of the destination or, asked of dom0, of what the caller has as ``default_dispvm``."""
+def create_disposable_of(core: Core, command: Command) -> Reply | Awaitable[Reply]:
+    """One disposable of the destination or, asked of dom0, of what the caller has as ``default_dispvm`` now:
+    a change of that while this waits for its turn is none of what was judged."""
     if command.argument not in ("", "preload"):
         raise PermissionDenied("the only argument here is 'preload'")
     name = _disposable_template(core, command)
@@ -60,7 +66,11 @@ async def create_disposable_of(core: Core, command: Command) -> Reply:
     if command.argument:
         core.preloading.fill(template)
         return DONE
-    made = await core.power.lives.finish(_take_or_make(core, command.caller, template))
+    return _made_for(core, command, template)
+
+
+async def _made_for(core: Core, command: Command, template: Qube) -> Reply:
+    made = await core.power.lives.finish(_take_or_make(core, command, template))
     return Text(f"uuid:{made.uuid}" if command.value else made.name)
 
 
@@ -75,10 +85,9 @@ async def _remove(core: Core, qube: Qube) -> None:
         await core.power.lives.forget(qube)
 
 
-async def _take_or_make(core: Core, creator: Qube, template: Qube) -> Qube:
-    return await core.preloading.take(creator, template) or await core.creation.create_disposable(
-        creator, template
-    )
+async def _take_or_make(core: Core, command: Command, template: Qube) -> Qube:
+    wanted = command.caller, template, command.inherits
+    return await core.preloading.take(*wanted) or await core.creation.create_disposable(*wanted)
 
 
 def _disposable_template(core: Core, command: Command) -> str | None:
@@ -100,7 +109,7 @@ def _parse_uuid_wish(core: Core, target: Qube, argument: str, untrusted_payload:
 def _parse_new(
     klass: Klass, in_pool: bool, core: Core, target: Qube, argument: str, untrusted_payload: bytes
 ) -> Wanted:
-    """The qube that the words ``key=value`` of the payload ask for."""
+    """The qube that the words ``key=value`` of the payload ask for, of the template that it will have."""
     if argument and klass not in _TEMPLATE_BASED:
         raise ProtocolError(f"a {klass} has no template")
     words = _words(untrusted_payload)
@@ -120,7 +129,7 @@ def _parse_new(
         klass,
         check_qube_name(untrusted_name),
         check_new_label_name(untrusted_label),
-        check_qube_name(argument) if argument else None,
+        check_qube_name(argument) if argument else default_template(core, klass),
         pool,
         pools,
     )
@@ -142,10 +151,20 @@ def _words(untrusted_payload: bytes) -> dict[str, str]:
     return words
 
 
+def _given(value: Wanted) -> Mapping[str, Canonical]:
+    """The name, the label, and each pool."""
+    pools = {f"pool:{volume}": plain(pool) for volume, pool in value.pools.items()}
+    whole = {} if value.pool is None else {"pool": plain(value.pool)}
+    return {"name": value.name, "label": value.label, **whole, **pools}
+
+
+def _given_wish(value: bool) -> Mapping[str, Canonical]:
+    return {SINGLE: "uuid" if value else None}
+
+
 def _template_of_new(core: Core, command: Command) -> tuple[str, ...]:
     """The template of the new qube."""
-    name = template_name(core, command.value)
-    return () if name is None else (name,)
+    return () if command.value.template is None else (command.value.template,)
 
 
 def _template_of_disposable(core: Core, command: Command) -> tuple[str, ...]:
@@ -167,7 +186,10 @@ def _creations(service: str, in_pool: bool) -> tuple[Method, ...]:
             argument=Need.OPTIONAL,
             payload=Need.REQUIRED,
             parse=partial(_parse_new, klass, in_pool),
-            touches=_template_of_new,
+            names=Names.QUBE if klass in _TEMPLATE_BASED else Names.NOTHING,
+            values=Values(dict.fromkeys((*_KEYS, *(_POOL_KEYS if in_pool else ())), Kind.TEXT), _given),
+            touches=_template_of_new if klass in _TEMPLATE_BASED else None,
+            creates=True,
         )
         for klass in Klass
         if klass is not Klass.ADMIN
@@ -187,6 +209,7 @@ METHODS = (
         argument=Need.OPTIONAL,
         payload=Need.OPTIONAL,
         parse=_parse_uuid_wish,
+        values=Values({SINGLE: Kind.TEXT}, _given_wish),
         touches=_template_of_disposable,
     ),
     Method("admin.vm.Remove", remove_qube, Scope.GLOBAL, Access.WRITE, _EMPTY),

@@ -6,6 +6,7 @@ from qubesd.api.method import (
     DONE,
     Access,
     Command,
+    Handler,
     Method,
     NameRows,
     Need,
@@ -16,7 +17,7 @@ from qubesd.api.method import (
     Unguarded,
 )
 from qubesd.core.core import Core
-from qubesd.core.tags import CREATED_BY, add_tag, remove_tag
+from qubesd.core.tags import CREATED_BY, ORIGINS, add_tag, remove_tag
 from qubesd.errors import PermissionDenied
 from qubesd.model.names import check_tag
 from qubesd.model.state import Klass, Qube
@@ -53,8 +54,32 @@ def _refuse_origin(command: Command) -> None:
         raise PermissionDenied("only dom0 changes tags that say who created a qube")
 
 
+def _alters(argument: str) -> str:
+    """The qubes that a tag stands for."""
+    return f"@tag:{argument}"
+
+
+def _is_origin(argument: str) -> bool:
+    """`created-by-*` and `disp-created-by-*`, which say who made a qube."""
+    return argument.startswith(ORIGINS)
+
+
 def _parse(core: Core, target: Qube, argument: str, untrusted_payload: bytes) -> str:
     return check_tag(argument)
+
+
+def _writing(name: str, handler: Handler) -> Method:
+    return Method(
+        f"admin.vm.tag.{name}",
+        handler,
+        Scope.LOCAL,
+        Access.WRITE,
+        _EMPTY,
+        argument=Need.REQUIRED,
+        parse=_parse,
+        alters=_alters,
+        reserved=_is_origin,
+    )
 
 
 METHODS = (
@@ -68,14 +93,6 @@ METHODS = (
         argument=Need.REQUIRED,
         parse=_parse,
     ),
-    Method("admin.vm.tag.Set", set_, Scope.LOCAL, Access.WRITE, _EMPTY, argument=Need.REQUIRED, parse=_parse),
-    Method(
-        "admin.vm.tag.Remove",
-        remove,
-        Scope.LOCAL,
-        Access.WRITE,
-        _EMPTY,
-        argument=Need.REQUIRED,
-        parse=_parse,
-    ),
+    _writing("Set", set_),
+    _writing("Remove", remove),
 )

@@ -20,9 +20,10 @@ from qubesd.api.method import (
     Unguarded,
 )
 from qubesd.api.numbers import number, truth
+from qubesd.api.values import Kind, Unspoken, Values, one
 from qubesd.core.core import Core
 from qubesd.core.tokens import Copied
-from qubesd.core.volumes import volume_of
+from qubesd.core.volume_records import volume_of
 from qubesd.errors import ProtocolError
 from qubesd.model.state import Qube, VolumeConfig
 from qubesd.model.volumes import is_ephemeral
@@ -31,6 +32,7 @@ _REVISION = re.compile(r"[A-Za-z0-9:\-_.]{1,128}", re.ASCII)
 
 ONE_VOLUME = Unguarded("about the one volume that the call was judged for")
 EMPTY = Unguarded("the answer is empty")
+TOKEN = Unspoken("a token, good once")
 
 
 def list_volumes(core: Core, command: Command) -> Reply:
@@ -160,7 +162,7 @@ def copied_qube(core: Core, command: Command) -> tuple[str, ...]:
     return () if copied is None else (copied.qube,)
 
 
-def _writing(name: str, handler: Any, parse: Callable[[bytes], Any]) -> Method:
+def _writing(name: str, handler: Any, parse: Callable[[bytes], Any], values: Values | Unspoken) -> Method:
     return Method(
         name,
         handler,
@@ -170,6 +172,7 @@ def _writing(name: str, handler: Any, parse: Callable[[bytes], Any]) -> Method:
         argument=Need.REQUIRED,
         payload=Need.REQUIRED,
         parse=_of_volume(parse),
+        values=values,
         touches=copied_qube if handler is clone_to else None,
     )
 
@@ -192,10 +195,10 @@ METHODS = (
         "admin.vm.volume.CloneFrom", clone_from, Scope.LOCAL, Access.WRITE, ONE_VOLUME, argument=Need.REQUIRED
     ),
     Method("admin.vm.volume.Clear", clear, Scope.LOCAL, Access.WRITE, EMPTY, argument=Need.REQUIRED),
-    _writing("admin.vm.volume.Revert", revert, parse_revision),
-    _writing("admin.vm.volume.CloneTo", clone_to, parse_token),
-    _writing("admin.vm.volume.Resize", resize, parse_size),
-    _writing("admin.vm.volume.Set.revisions_to_keep", set_revisions, parse_revisions),
-    _writing("admin.vm.volume.Set.rw", set_rw, truth),
-    _writing("admin.vm.volume.Set.ephemeral", set_ephemeral, truth),
+    _writing("admin.vm.volume.Revert", revert, parse_revision, one(Kind.TEXT)),
+    _writing("admin.vm.volume.CloneTo", clone_to, parse_token, TOKEN),
+    _writing("admin.vm.volume.Resize", resize, parse_size, one(Kind.NUMBER)),
+    _writing("admin.vm.volume.Set.revisions_to_keep", set_revisions, parse_revisions, one(Kind.NUMBER)),
+    _writing("admin.vm.volume.Set.rw", set_rw, truth, one(Kind.TEXT)),
+    _writing("admin.vm.volume.Set.ephemeral", set_ephemeral, truth, one(Kind.TEXT)),
 )

@@ -14,6 +14,8 @@ from qubesd.virt.hypervisor import Disk
 
 _TARGET = re.compile(r"(xvd|sd)[a-z]{1,2}", re.ASCII)
 _KINDS = ("disk", "cdrom")
+OPTIONS = ("devtype", "frontend-dev", "read-only")
+"""All that a block device takes."""
 _FIRST = ascii_lowercase.index("i")
 """``xvdi``: those before it are for the qube's own volumes."""
 

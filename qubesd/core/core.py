@@ -12,6 +12,7 @@ from qubesd.core.keeper import Keeper
 from qubesd.core.picture import Picture
 from qubesd.core.power import Power
 from qubesd.core.preloading import Preloading
+from qubesd.core.sleep import Sleep
 from qubesd.core.statistics import Statistics
 from qubesd.core.storage import Storage
 from qubesd.core.volumes import Volumes
@@ -31,10 +32,11 @@ class Core(Keeper):
         self.power = Power(self, self.storage)
         self.devices = self.power.devices
         self.firewalls = Firewalls(self, self.storage, self.power.lives)
-        self.volumes = Volumes(self, self.storage, self.power.lives)
+        self.volumes = Volumes(self, self.storage, self.power.lives, self.power.guests)
         self.statistics = Statistics(self)
         self.creation = Creation(self, self.storage, self.firewalls)
         self.preloading = Preloading(self, self.creation, self.power, self.storage, self.firewalls)
+        self.sleep = Sleep(self, self.power, self.preloading)
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}
 
     async def open(self) -> None:
@@ -45,6 +47,7 @@ class Core(Keeper):
         """
         await self.storage.open()
         await self.power.lives.open()
+        await self.devices.open()
         await self.storage.settle(self.power.lives.active())
         await self.firewalls.open()
         await self.power.lives.clean_up_left_overs()

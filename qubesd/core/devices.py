@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-from qubesd.core import assignments, block, device_questions, exposure
+from qubesd.core import assignments, block, device_questions, exposure, held
 from qubesd.core.device_events import (
     DeviceAdded,
     DeviceAttach,
@@ -20,6 +19,7 @@ from qubesd.core.device_events import (
     DevicePreDetach,
     DeviceRemoved,
 )
+from qubesd.core.held import Attachment
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import Lives
 from qubesd.core.power_events import DomainStart, DomainStopped
@@ -39,7 +39,6 @@ from qubesd.model.devices import CLASSES, MANUAL, Device, Wanted, by_precedence,
 from qubesd.model.properties import read
 from qubesd.model.state import DOM0, Assignment, Klass, Qube
 from qubesd.model.volumes import targets
-from qubesd.virt.hypervisor import Disk
 
 _log = logging.getLogger(__name__)
 
@@ -53,15 +52,6 @@ _BY_THEMSELVES = ("auto-attach", "ask-to-attach")
 
 _Slot = tuple[str, str, str]
 """Class, backend and port."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A device that a qube has now, as an assignment; ``disk`` for a block device."""
-
-    device: Device
-    assignment: Assignment
-    disk: Disk | None = None
 
 
 class Devices:
@@ -79,6 +69,21 @@ class Devices:
         """How the user is asked where a device may go; whoever can reach an agent sets it."""
         keeper.bus.subscribe(DomainStart, lambda event: lives.behind(self._started(event.subject)))
         keeper.bus.subscribe(DomainStopped, lambda event: self._stopped(event.subject))
+
+    async def open(self) -> None:
+        """Learn what the running qubes have and expose: an earlier daemon, or the start that it did, may have
+        plugged it in. It is no news, so nothing is told."""
+        for qube in list(self._lives.active()):
+            for devclass in _ANNOUNCED:
+                exposed = await self.exposed(qube, devclass)
+                self._known[qube.name, devclass] = {device.port: device for device in exposed}
+            try:
+                found = await held.attachments(self._keeper, self.exposed, qube)
+            except QubesError as error:
+                _log.error("qube %r: what it has plugged in is not known: %s", qube.name, error)
+                continue
+            if found:
+                self._attached[qube.name] = found
 
     async def exposed(self, qube: Qube, devclass: str) -> list[Device]:
         """The devices of this class that the qube exposes now, by port."""

@@ -49,12 +49,18 @@ class Draft:
         """Publish this event when the draft is applied, after those told before it."""
         self._events.append(event)
 
-    def apply(self) -> None:
+    def apply(self, limited: bool = True) -> None:
         """Make it so: first the events ahead of the change, then the change, then all the other events.
 
+        Args:
+            limited: whether owners' limits hold; they do not where this only tells what is so already.
+
         Raises:
+            OverLimit: it would take an owner beyond a limit; nothing has changed.
             QubesError: a subscriber refused an event ahead of the change; nothing has changed.
         """
+        if limited:
+            self.keeper.budgets.check(self, self._touched)
         events = iter(self._events)
         first_after: list[Event] = []
         for event in events:

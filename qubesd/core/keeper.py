@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qubesd.config import Config
+from qubesd.core.budgets import Budgets
 from qubesd.core.index import Index, references, vids
 from qubesd.errors import NoSuchQube
 from qubesd.events import Bus, QubeChanged, SystemChanged, SystemRestored
@@ -35,6 +36,7 @@ class Keeper:
         self.bus = Bus()
         self.referrers = Index(self.bus, lambda: self.system, references)
         self.owners = Index(self.bus, lambda: self.system, vids)
+        self.budgets = Budgets(self.bus, self)
         self._commit = commit
         self._running: dict[str, Running] = {}
 

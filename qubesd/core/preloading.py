@@ -22,7 +22,7 @@ from qubesd.core.power import Power
 from qubesd.core.power_events import DomainShutdown, DomainUnpaused, PreloadStart, PreloadUsed
 from qubesd.core.removal import could_go
 from qubesd.core.storage import Storage
-from qubesd.core.tags import belong_to
+from qubesd.core.tags import Inherits, every_tag
 from qubesd.errors import NoSuchQube, QubeNotStarted, QubesError
 from qubesd.events import FeatureEvent, PropertyEvent
 from qubesd.model import preload, references
@@ -78,6 +78,22 @@ class Preloading:
             timer.cancel()
         self._timers.clear()
 
+    async def withdraw(self) -> None:
+        """Have none wait, and make no more until ``go_on``; one that cannot be removed is in the log."""
+        self.close()
+        for filling in tuple(self._filling.values()):
+            await filling.ended.wait()
+        for template in list(self._keeper.system.qubes.values()):
+            for name in references.waiting(template):
+                try:
+                    await self._dismiss(template.name, name)
+                except QubesError as error:
+                    _log.error("disposable %r was made ahead and stays: %s", name, error)
+
+    def go_on(self) -> None:
+        self._closing = False
+        self._review("the host woke up", later=True)
+
     def fill(self, template: Qube) -> None:
         """Begin to make those that are missing.
 
@@ -88,8 +104,15 @@ class Preloading:
             raise QubesError(f"no disposables can be made from qube {template.name!r}")
         self._later(template, "asked for", 0.0)
 
-    async def take(self, creator: Qube, template: Qube) -> Qube | None:
-        """One that waited, now the creator's and running, durably; ``None`` where none can be had."""
+    async def take(self, creator: Qube, template: Qube, inherits: Inherits = every_tag) -> Qube | None:
+        """One that waited, now the creator's and running, durably; ``None`` where none can be had.
+
+        Args:
+            inherits: which of its template's tags it keeps.
+
+        Raises:
+            OverLimit: its owner may not have it; it goes on waiting.
+        """
         for name in references.waiting(template):
             qube = self._ready(name)
             if qube is None:
@@ -101,8 +124,7 @@ class Preloading:
             if self._ready(name) is not qube:
                 continue
             draft = Draft(self._keeper)
-            waiting.leave(draft, name)
-            belong_to(draft, name, self._keeper.current(creator), passing=True)
+            waiting.hand_out(draft, name, self._keeper.current(creator), inherits)
             draft.apply()
             self._used(template.name)
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 from qubesd.core import uplinks
@@ -23,9 +24,11 @@ from qubesd.core.power_events import (
 )
 from qubesd.core.run import Run
 from qubesd.core.storage import Storage
-from qubesd.errors import QubeError, QubesError
+from qubesd.core.usage import Spawned, Started
+from qubesd.errors import OverLimit, QubeError, QubesError
 from qubesd.model import features
-from qubesd.model.lineage import netvm_of, template_of
+from qubesd.model.lineage import netvm_of, netvms, template_of
+from qubesd.model.memory import most
 from qubesd.model.properties import read
 from qubesd.model.state import Klass, Qube
 from qubesd.virt.hypervisor import DomainState
@@ -50,21 +53,31 @@ class Starter:
         """Start the qube unless it has a domain. A failure leaves it halted.
 
         Raises:
+            OverLimit: an owner may not run it, or a netvm of it, too; nobody was told of anything.
             QubesError: why not; ``domain-start-failed`` told of it.
         """
         async with self._lives.holding(qube) as run:
             if run.domain.state is not DomainState.OFF:
                 return
-            try:
-                await self._prepare(self._keeper.system.qubes[run.name])
-                await self._spawn(run, self._keeper.system.qubes[run.name])
-            except BaseException as error:
-                await self._give_up(run, error)
-                raise
-            finally:
-                self._lives.start_ends(run)
+            wanted = [Started(each.uuid, most(self._keeper, each)) for each in self._with_netvms(run.name)]
+            with self._keeper.budgets.holding(*wanted):
+                try:
+                    await self._prepare(self._keeper.system.qubes[run.name])
+                    await self._spawn(run, self._keeper.system.qubes[run.name])
+                except BaseException as error:
+                    await self._give_up(run, error)
+                    raise
+                finally:
+                    self._lives.start_ends(run)
             self._keeper.bus.publish(DomainStart(run.name))
             await uplinks.join(self._keeper, run.name, list(self._lives.active()))
+
+    def _with_netvms(self, name: str) -> Iterator[Qube]:
+        """The qube, and the netvms that its start would start as well."""
+        for qube in netvms(self._keeper.system, self._keeper.system.qubes[name]):
+            if qube.klass in ELSEWHERE or self._keeper.running(qube.name).state != "Halted":
+                return
+            yield qube
 
     async def _prepare(self, qube: Qube) -> None:
         """Everything that has to be so before there is a domain."""
@@ -102,6 +115,8 @@ class Starter:
         self._waits_for[qube.name] = netvm.name
         try:
             await self._lives.finish(self.start(netvm))
+        except OverLimit:
+            raise  # it says nothing, and knows who may be told
         except QubesError as error:
             # What is wrong there may be for others to know: its own failure event tells them.
             _log.error("qube %r: its netvm %r did not start: %s", qube.name, netvm.name, error)
@@ -114,12 +129,14 @@ class Starter:
         keeper, lives = self._keeper, self._lives
         keeper.bus.publish(DomainPreSpawn(qube.name))
         spec = describe(keeper, qube, keeper.config.kernels_dir)
-        run.starting = True
-        devices = await self._devices.required(qube)
-        disks = [*await self._storage.start(qube), *(one.disk for one in devices if one.disk is not None)]
-        pci = tuple(one.device.data["sbdf"] for one in devices if one.disk is None)
-        spec = replace(spec, disks=tuple(disks), pci=pci)
-        domain = await lives.bring(run, DomainState.PAUSED, keeper.hypervisor.create(spec))
+        # It may ask for more memory than when its start began.
+        with keeper.budgets.holding(Spawned(qube.uuid, most(keeper, qube))):
+            run.starting = True
+            devices = await self._devices.required(qube)
+            disks = [*await self._storage.start(qube), *(one.disk for one in devices if one.disk is not None)]
+            pci = tuple(one.device.data["sbdf"] for one in devices if one.disk is None)
+            spec = replace(spec, disks=tuple(disks), pci=pci)
+            domain = await lives.bring(run, DomainState.PAUSED, keeper.hypervisor.create(spec))
         _check_is_there(run)
         lives.start_announces(run, domain)
         lives.tell_new_run(qube.name)

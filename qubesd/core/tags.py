@@ -5,6 +5,8 @@ A qube's name may hold a ``.``, a tag may not; where a tag would be made of such
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
 from qubesd.core.told import as_told, told
@@ -18,6 +20,22 @@ CREATED_BY = "created-by-"
 ORIGINS = (CREATED_BY, f"disp-{CREATED_BY}")
 TRACKED = ("guivm", "audiovm", "relayvm")
 """Properties whose value a tag ``PROPERTY-QUBE`` repeats, so that policy can speak of it."""
+BROUGHT_TAGS = "tag-created-vm-with"
+BROUGHT_GUIVM = "set-created-guivm"
+"""Features that say what a qube gives to those that it creates."""
+
+Inherits = Callable[[str], bool]
+"""Whether a disposable gets this tag of its template."""
+
+
+def every_tag(tag: str) -> bool:
+    """Stock's rule: a disposable gets all of them."""
+    return True
+
+
+def is_tracking(tag: str) -> bool:
+    """Whether the tag repeats a property, so that it says something of the very qube that carries it."""
+    return tag.startswith(tuple(f"{name}-" for name in TRACKED))
 
 
 def add_tag(keeper: Keeper, qube: Qube, tag: str) -> None:
@@ -79,17 +97,17 @@ def belong_to(draft: Draft, owner: str, creator: Qube, passing: bool) -> None:
 
 
 def inherit_from_creator(draft: Draft, owner: str, creator: Qube) -> None:
-    """Give a qube what its creator's features ``tag-created-vm-with`` and ``set-created-guivm`` say.
+    """Give a qube what its creator's features for that say.
 
     Who created a qube is a fact, so no feature can say that it was somebody else.
 
     Raises:
         QubesError: the creator's feature names a GUI qube that cannot be one.
     """
-    for tag in creator.features.get("tag-created-vm-with", "").split():
+    for tag in creator.features.get(BROUGHT_TAGS, "").split():
         if not tag.startswith(ORIGINS):
             put_tag(draft, owner, tag)
-    guivm = creator.features.get("set-created-guivm")
+    guivm = creator.features.get(BROUGHT_GUIVM)
     qube = draft.system.qubes[owner]
     if guivm and "guivm" in table(qube.klass):
         value = find(qube, "guivm").check(draft, qube, guivm)

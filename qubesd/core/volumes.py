@@ -10,21 +10,22 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qubesd.core.draft import Draft
+from qubesd.core.guests import Guests
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import Lives
 from qubesd.core.storage import Key, Storage, key
 from qubesd.core.tokens import Copied, Tokens
+from qubesd.core.volume_records import VolumeRecords, volume_of
 from qubesd.errors import (
     BadValue,
     NoSuchPool,
     NoSuchVolume,
-    PermissionDenied,
     QubeNotHalted,
+    QubeNotRunning,
     QubesError,
     StorageError,
     StoreError,
@@ -34,7 +35,7 @@ from qubesd.model.properties import read
 from qubesd.model.state import Klass, Qube, VolumeConfig
 from qubesd.model.volumes import current
 from qubesd.storage.images import reporting
-from qubesd.storage.pool import Pool, Revision, is_direct
+from qubesd.storage.pool import Pool, Revision
 
 _log = logging.getLogger(__name__)
 
@@ -55,29 +56,25 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class _Import:
-    """An import under way: the uuids of its caller and of the qube, and where it is written to."""
+    """An import under way: the uuids of its caller and of the qube, where it is written to, and the size that
+    is kept free for it."""
 
     caller: str
     uuid: str
     path: Path
-
-
-def volume_of(keeper: Keeper, qube: Qube, name: str) -> VolumeConfig:
-    """The volume of that name as it is now; ``PermissionDenied`` where there is none (spec 0)."""
-    volume = qube.volumes.get(name)
-    if volume is None:
-        raise PermissionDenied(f"qube {qube.name!r} has no such volume; list them with admin.vm.volume.List")
-    return current(keeper, qube, volume)
+    room: ExitStack
 
 
 class Volumes:
     """The verbs on the volumes of one keeper's qubes. What a verb began is finished, also when its caller has
     gone."""
 
-    def __init__(self, keeper: Keeper, storage: Storage, lives: Lives) -> None:
+    def __init__(self, keeper: Keeper, storage: Storage, lives: Lives, guests: Guests) -> None:
+        self._guests = guests
         self._keeper = keeper
         self._storage = storage
         self._lives = lives
+        self._records = VolumeRecords(keeper, storage)
         self._imports: dict[Key, _Import] = {}
         self.tokens = Tokens(time.monotonic)
 
@@ -98,6 +95,7 @@ class Volumes:
         Raises:
             NoSuchRevision: there is none of this id.
             StorageError: the volume is in use.
+            OverLimit: it was larger then than its owner may have it now.
         """
         await self._lives.finish(self._revert(qube, name, revision))
 
@@ -106,6 +104,7 @@ class Volumes:
 
         Raises:
             StorageError: it cannot be, or it was and the running qube does not know.
+            OverLimit: its owner may not have so much.
         """
         await self._lives.finish(self._resize(qube, name, size))
 
@@ -118,6 +117,7 @@ class Volumes:
 
         Raises:
             NoSuchPool, NoSuchVolume: the other one is gone.
+            OverLimit: its owner may not have so much.
         """
         await self._lives.finish(self._clone(qube, name, copied))
 
@@ -134,13 +134,14 @@ class Volumes:
             volume = volume_of(self._keeper, self._keeper.current(qube), name)
             if -1 in (number, volume.revisions_to_keep) and number != volume.revisions_to_keep:
                 self._refuse_running(qube)
-            await self._put(qube, replace(volume, revisions_to_keep=number))
+            await self._records.put(qube, replace(volume, revisions_to_keep=number))
 
     async def set_rw(self, qube: Qube, name: str, rw: bool) -> None:
         """Let the guest write to it or not; ``QubeNotHalted`` where the qube runs."""
         async with self._lives.holding(qube):
             _refuse_not_halted(self._keeper, qube)
-            await self._put(qube, replace(volume_of(self._keeper, self._keeper.current(qube), name), rw=rw))
+            volume = volume_of(self._keeper, self._keeper.current(qube), name)
+            await self._records.put(qube, replace(volume, rw=rw))
 
     async def set_ephemeral(self, qube: Qube, name: str, ephemeral: bool) -> None:
         """Encrypt what is written with a key that nobody keeps; ``BadValue`` for a volume that is kept."""
@@ -148,7 +149,7 @@ class Volumes:
             volume = volume_of(self._keeper, self._keeper.current(qube), name)
             if ephemeral and (not volume.rw or volume.snap_on_start or volume.save_on_stop):
                 raise BadValue(f"volume {name!r} cannot be ephemeral: only one that starts empty can")
-            await self._put(qube, replace(volume, ephemeral=ephemeral))
+            await self._records.put(qube, replace(volume, ephemeral=ephemeral))
 
     async def begin_import(self, caller: Qube, qube: Qube, name: str, size: int | None) -> tuple[int, Path]:
         """A path for new content, and how many bytes are to be written there.
@@ -159,14 +160,17 @@ class Volumes:
         Raises:
             QubeNotHalted: the qube runs.
             StorageError: another import is under way.
+            OverLimit: its owner may not have so much. What is wanted counts until the import ends.
         """
         async with self._lives.holding(qube):
             _refuse_not_halted(self._keeper, qube)
             volume = volume_of(self._keeper, self._keeper.current(qube), name)
             await self._drop_abandoned(volume)
             wanted = await self._storage.read(_size, volume) if size is None else size
-            path = await self._storage.do(lambda pool, known: pool.begin_import(known, wanted), volume)
-            self._imports[key(volume)] = _Import(caller.uuid, qube.uuid, path)
+            with ExitStack() as room:
+                room.enter_context(self._records.room(qube, name, volume.size if size is None else size))
+                path = await self._storage.do(lambda pool, known: pool.begin_import(known, wanted), volume)
+                self._imports[key(volume)] = _Import(caller.uuid, qube.uuid, path, room.pop_all())
         self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(wanted)))
         return wanted, path
 
@@ -204,26 +208,39 @@ class Volumes:
 
     async def _revert(self, qube: Qube, name: str, revision: str) -> None:
         async with self._changing(qube, name) as volume:
-            await self._storage.do(lambda pool, known: pool.revert(known, revision), volume)
-            await self._remember_size(qube, volume)
+            known = await self._storage.read(_revisions, volume)
+            before = next((found.size for found in known if found.id == revision), None)
+            with self._records.room(qube, name, before or 0):
+                await self._storage.do(lambda pool, known: pool.revert(known, revision), volume)
+                await self._records.remember_size(qube, volume)
 
     async def _resize(self, qube: Qube, name: str, size: int) -> None:
         async with self._lives.holding(qube):
             volume = volume_of(self._keeper, self._keeper.current(qube), name)
             if not volume.rw:
                 raise StorageError(f"volume {name!r} is read-only and cannot be resized")
-            before = await self._storage.read(_size, volume)
-            await self._storage.do(lambda pool, known: pool.resize(known, size), volume)
-            try:
-                await self._put(qube, replace(volume, size=size))
-            except StoreError:
-                await self._shrink_back(volume, before)
-                raise
+            with self._records.room(qube, name, size):
+                before = await self._storage.read(_size, volume)
+                await self._storage.do(lambda pool, known: pool.resize(known, size), volume)
+                try:
+                    await self._records.put(qube, replace(volume, size=size))
+                except StoreError:
+                    await self._shrink_back(volume, before)
+                    raise
             if self._keeper.running(qube.name).state != "Halted":
-                raise StorageError(
-                    f"volume {name!r} has {size} bytes now, but the running qube was not told: "
-                    "shut it down and start it again"
-                )
+                await self._tell_guest(qube, name, size)
+
+    async def _tell_guest(self, qube: Qube, name: str, size: int) -> None:
+        try:
+            if self._keeper.running(qube.name).state != "Running":
+                raise QubeNotRunning("it cannot react now")
+            await self._guests.call(qube, "qubes.ResizeDisk", name.encode("ascii"))
+        except QubesError as error:
+            _log.warning("qube %r was not told of the new size of %r: %s", qube.name, name, error)
+            raise StorageError(
+                f"volume {name!r} has {size} bytes now, but the running qube was not told: "
+                "shut it down and start it again"
+            ) from error
 
     async def _shrink_back(self, volume: VolumeConfig, size: int) -> None:
         """What was added holds nothing yet. Where a driver never shrinks, the volume stays larger."""
@@ -251,11 +268,12 @@ class Volumes:
             source = self._source(copied)
             self._storage.refuse_direct(source)
             source_pool = self._storage.pool(source.pool)
-            # A source that keeps no state apart must not be started before it was read.
-            async with self._storage.holding(volume, *([source] if is_direct(source) else [])):
+            # Until it was read, the source must not grow, nor be started where it keeps no state apart.
+            async with self._storage.holding(volume, source):
                 pool = self._storage.pool(volume.pool)
-                await self._storage.work(pool.clone, volume, source_pool, source)
-            await self._remember_size(qube, volume)
+                with self._records.room(qube, name, await self._storage.work(source_pool.size, source)):
+                    await self._storage.work(pool.clone, volume, source_pool, source)
+                    await self._records.remember_size(qube, volume)
             self._keeper.bus.publish(VolumeReplaced(qube.name, name, source.vid))
 
     def _source(self, copied: Copied) -> VolumeConfig:
@@ -274,26 +292,31 @@ class Volumes:
             if known is None or (known.caller, known.uuid) != (caller.uuid, qube.uuid):
                 raise QubesError(f"no import into volume {name!r} is under way")
             del self._imports[key(volume)]
-            halted = self._keeper.running(qube.name).state == "Halted"
-            good = failure is None and halted
-            try:
-                await self._storage.do(lambda pool, known: pool.end_import(known, good), volume)
-            except BaseException:
-                self._keeper.bus.publish(VolumeImportEnd(qube.name, name, False))
-                raise
+            with known.room:
+                await self._take_over(qube, volume, failure)
+
+    async def _take_over(self, qube: Qube, volume: VolumeConfig, failure: str | None) -> None:
+        halted = self._keeper.running(qube.name).state == "Halted"
+        good = failure is None and halted
+        try:
+            await self._storage.do(lambda pool, known: pool.end_import(known, good), volume)
             if good:
-                await self._remember_size(qube, volume)
-            self._keeper.bus.publish(VolumeImportEnd(qube.name, name, good))
-            if failure is not None:
-                raise QubesError(failure)
-            if not halted:
-                raise QubeNotHalted(f"qube {qube.name!r} was started during the import; nothing was imported")
+                await self._records.remember_size(qube, volume)
+        except BaseException:
+            self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, False))
+            raise
+        self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, good))
+        if failure is not None:
+            raise QubesError(failure)
+        if not halted:
+            raise QubeNotHalted(f"qube {qube.name!r} was started during the import; nothing was imported")
 
     async def _drop_abandoned(self, volume: VolumeConfig) -> None:
         known = self._imports.get(key(volume))
         if known is not None and await self._storage.work(_is_idle, known.path):
             del self._imports[key(volume)]
-            await self._storage.do(lambda pool, config: pool.end_import(config, False), volume)
+            with known.room:
+                await self._storage.do(lambda pool, config: pool.end_import(config, False), volume)
 
     @asynccontextmanager
     async def _changing(self, qube: Qube, name: str) -> AsyncIterator[VolumeConfig]:
@@ -303,19 +326,6 @@ class Volumes:
             volume = volume_of(self._keeper, self._keeper.current(qube), name)
             self._storage.refuse_direct(volume)
             yield volume
-
-    async def _remember_size(self, qube: Qube, volume: VolumeConfig) -> None:
-        size = await self._storage.read(_size, volume)
-        if size != volume.size:
-            await self._put(qube, replace(volume, size=size))
-
-    async def _put(self, qube: Qube, volume: VolumeConfig) -> None:
-        self._storage.pool(volume.pool).check(volume)
-        draft = Draft(self._keeper)
-        now = self._keeper.current(qube)
-        draft.put(replace(now, volumes={**now.volumes, volume.name: volume}))
-        draft.apply()
-        await self._keeper.durable()
 
     def _refuse_running(self, qube: Qube) -> None:
         """``QubeNotHalted`` where it runs, or a disposable made of it."""

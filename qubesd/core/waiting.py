@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from qubesd.core.draft import Draft
 from qubesd.core.features import drop_feature, put_feature
+from qubesd.core.tags import Inherits, belong_to, drop_tag, is_tracking
 from qubesd.events import PropertyReset
+from qubesd.model.owner import OWNER, owner_of_new
 from qubesd.model.preload import COMPLETED, IN_PROGRESS, INTERNAL, template_of_waiting
 from qubesd.model.references import QUEUE, waiting
 from qubesd.model.state import Qube
@@ -32,6 +34,18 @@ def leave(draft: Draft, name: str) -> None:
     if template is not None:
         strike(draft, template.name, name)
         draft.tell(PropertyReset(name, "is_preload"))
+
+
+def hand_out(draft: Draft, name: str, taker: Qube, inherits: Inherits) -> None:
+    """Give it to whoever takes it, without what of its template's tags one made for them would not have."""
+    leave(draft, name)
+    for tag in sorted(draft.system.qubes[name].tags):
+        if not is_tracking(tag) and not inherits(tag):
+            drop_tag(draft, name, tag)
+    owner = owner_of_new(taker)
+    if owner is not None:
+        put_feature(draft, name, OWNER, owner)
+    belong_to(draft, name, taker, passing=True)
 
 
 def strike(draft: Draft, template: str, name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from qubesd.errors import BadValue
 from qubesd.model.lineage import named, netvms, templates
+from qubesd.model.owner import OWNER
 from qubesd.model.state import DOM0, Klass, Qube
 from qubesd.model.view import View
 
@@ -17,6 +18,7 @@ _DELAY = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?")
 _CONFIG_NAME = re.compile(r"[A-Za-z].{0,51}")
 _PERSIST_NAME = re.compile(r".{1,54}")
 _PERSISTED = re.compile(r"((file|dir):[^:/]+:[^:/]+:[0-7]{3,4}:)?/.*")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST_SERVICE = 48
 _PRELOADING = ("qrexec", "supported-rpc.qubes.WaitForRunningSystem", "supported-rpc.qubes.WaitForSession")
 
@@ -121,7 +123,15 @@ def _preload_threshold(view: View, qube: Qube, value: str) -> None:
         raise BadValue("'preload-dispvm-threshold' is a number of MiB")
 
 
+def _owner(view: View, qube: Qube, value: str) -> None:
+    if qube.klass is Klass.ADMIN:
+        raise BadValue("dom0 has no owner")
+    if _UUID.fullmatch(value) is None:
+        raise BadValue(f"{OWNER!r} is the uuid of a qube, in small letters")
+
+
 _BY_NAME: dict[str, Callable[[View, Qube, str], None]] = {
+    OWNER: _owner,
     "preload-dispvm-max": _preload_max,
     "preload-dispvm-delay": _preload_delay,
     "preload-dispvm-threshold": _preload_threshold,

@@ -12,6 +12,7 @@ from qubesd.model.view import View
 
 _DOM0 = 4096
 """What dom0 is taken to have where the hypervisor does not tell."""
+MIB = 1 << 20
 _MOST = 4000
 _GROWTH = 10
 
@@ -37,6 +38,18 @@ def maxmem(view: View, qube: Qube) -> Value:
     linux = features.with_template(view, qube, "os") == "Linux"
     most = start * _GROWTH if linux and isinstance(start, int) else _MOST
     return min(most, view.host.memory // 2)
+
+
+def most(view: View, qube: Qube) -> int:
+    """What the qube may come to have while it runs, in bytes: a ``maxmem`` of 0 hides no memory."""
+    sizes = own(view, qube, "memory", memory), own(view, qube, "maxmem", maxmem)
+    return max(size for size in (*sizes, 0) if isinstance(size, int)) * MIB
+
+
+def set_to(qube: Qube) -> tuple[int, ...]:
+    """The values of its own that it has for that, in MiB."""
+    values = (qube.properties.get(name) for name in ("memory", "maxmem"))
+    return tuple(value for value in values if isinstance(value, int))
 
 
 def maxmem_fits(view: View, owner: Qube, value: int) -> Value:

@@ -409,5 +409,6 @@ def _part(size: int, percent: str) -> int:
 def _revisions(name: str, listed: Mapping[str, _Lv]) -> list[Revision]:
     """The oldest first."""
     pattern = re.compile(re.escape(name) + r"-(([1-9]\d{0,17})-back)", re.ASCII)
-    found = [match.groups() for match in map(pattern.fullmatch, listed) if match]
-    return sorted((Revision(id, int(when)) for id, when in found), key=lambda revision: revision.time)
+    found = [match for match in map(pattern.fullmatch, listed) if match]
+    revisions = (Revision(match[1], int(match[2]), listed[match[0]].size) for match in found)
+    return sorted(revisions, key=lambda revision: revision.time)

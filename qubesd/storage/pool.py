@@ -47,10 +47,12 @@ def is_direct(volume: VolumeConfig) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """An earlier state of a volume; ``time`` is in seconds since the epoch."""
+    """An earlier state of a volume; ``time`` is in seconds since the epoch, ``size`` in bytes, ``None`` where
+    that is not known."""
 
     id: str
     time: float
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

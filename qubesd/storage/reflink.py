@@ -144,8 +144,11 @@ class ReflinkPool(DirectoryPool):
         pattern = re.compile(re.escape(base.name + _CLEAN) + r"\.([1-9]\d{0,17})@([-\d]{10}T[:\d]{8}Z)")
         with self._doing(volume, "has a folder that cannot be read"):
             names = _names(base.parent)
-        found = [match.groups() for match in map(pattern.fullmatch, names) if match]
-        revisions = [Revision(number, timegm(time.strptime(when, _TIME))) for number, when in found]
+        found = [match for match in map(pattern.fullmatch, names) if match]
+        revisions = [
+            Revision(match[1], timegm(time.strptime(match[2], _TIME)), _size(base.with_name(match[0])))
+            for match in found
+        ]
         return sorted(revisions, key=lambda revision: (revision.time, int(revision.id)))
 
     def snapshot(self, volume: VolumeConfig) -> str:
@@ -231,6 +234,14 @@ def _names(folder: Path) -> list[str]:
         return os.listdir(folder)
     except FileNotFoundError:
         return []
+
+
+def _size(file: Path) -> int | None:
+    """``None`` where it has gone since it was listed."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _copy_at_least(source: Path, target: Path, size: int) -> None:

@@ -43,7 +43,7 @@ _NOTHING = "-"
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A volume as it is: bytes, and its snapshots, the oldest first."""
+    """A volume as it is: bytes, and its snapshots with their sizes, the oldest first."""
 
     size: int
     used: int
@@ -51,7 +51,7 @@ class _Found:
     writing: str
     written: int
     """Bytes written since the newest snapshot."""
-    snapshots: tuple[str, ...]
+    snapshots: dict[str, int | None]
 
     @property
     def committed(self) -> str | None:
@@ -351,8 +351,8 @@ class ZfsPool:
         if own is None:
             return None
         # One that was destroyed stays for as long as there is a clone of it.
-        kept = (row[0] for row in rows if row[0].startswith(name + "@") and row[6] != "on")
-        snapshots = tuple(path.partition("@")[2] for path in kept)
+        kept = [row for row in rows if row[0].startswith(name + "@") and row[6] != "on"]
+        snapshots = {row[0].partition("@")[2]: int(row[1]) if row[1].isdigit() else None for row in kept}
         _, size, used, origin, writing, written, _ = own
         return _Found(int(size), int(used), origin, writing.strip(_NOTHING), int(written), snapshots)
 
@@ -417,4 +417,8 @@ def _time(short: str) -> float | None:
 
 
 def _revisions(found: _Found) -> list[Revision]:
-    return [Revision(short, _time(short) or 0.0) for short in found.snapshots if _REVISION.fullmatch(short)]
+    return [
+        Revision(short, _time(short) or 0.0, size)
+        for short, size in found.snapshots.items()
+        if _REVISION.fullmatch(short)
+    ]

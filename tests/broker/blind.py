@@ -23,7 +23,7 @@ async def follow(folder: Path) -> None:
         )
         print(json.dumps({"state": state, "unwatched": bool(reloader.unwatched)}), flush=True)
 
-    async with policy_in_force([str(folder)], str(folder / "legacy"), False) as reloader:
+    async with policy_in_force([str(folder)], str(folder / "legacy"), False, enforced=True) as reloader:
         reloader.swapped = tell
         tell()
         await asyncio.Event().wait()

@@ -8,10 +8,13 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from broker.allowances import allowance_of, is_kept
 from broker.audit import AuditLog
+from broker.catalogue import catalogue
 from broker.dispatch import Dispatcher, Methods
 from broker.facts import Facts
 from broker.identity import Dom0Door, Peer, QubeDoor
@@ -19,6 +22,7 @@ from broker.judge import PolicyInForce
 from broker.streams import Listener, Streams
 from policy_engine import Loader, MemorySource
 from qubesd.api.method import Access, Call, Command, Guard, Method, Need, Parser, Scope, Unguarded
+from qubesd.api.values import Unspoken
 from qubesd.config import rooted
 from qubesd.core.core import Core
 from qubesd.core.opening import open_core
@@ -49,6 +53,7 @@ def method(
         argument=Need.OPTIONAL,
         payload=Need.OPTIONAL,
         parse=parse,
+        values=Unspoken("for the test"),
     )
 
 
@@ -91,10 +96,14 @@ async def desk(
                 Qube(name, number, uuid, Klass.STANDALONE, {"label": "red"}, tags=frozenset((tag,)))
             )
         core.change(system, ["alice", "hers", "theirs"])
-        policies = PolicyInForce(Loader(source).load, keep_last_good=False)
+        policies = PolicyInForce(
+            Loader(source, catalogue=partial(catalogue, True)).load, keep_last_good=False
+        )
         policies.reload()
         facts = Facts(core)
-        streams = Streams(core, policies, facts, strict)
+        streams = Streams(core, policies, facts)
+        core.budgets.allowance_of = partial(allowance_of, policies, facts)
+        core.creation.is_kept = partial(is_kept, policies, facts)
         audit = AuditLog(root / "audit", 1_000_000, 2)
         dispatcher = Dispatcher(core, policies, facts, streams, audit, strict=strict, trust_consent=False)
         ours, theirs = socket.socketpair()

@@ -66,7 +66,9 @@ def follow(root: Path, before: Callable[[Place], object], story: Story, keep_las
         place = Place(root)
         before(place)
         directories = (str(place.runtime), str(place.configured))
-        async with policy_in_force(directories, str(place.legacy), keep_last_good) as place.reloader:
+        async with policy_in_force(
+            directories, str(place.legacy), keep_last_good, enforced=True
+        ) as place.reloader:
             await story(place)
 
     asyncio.run(run())

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 from qubesd.api.method import Command, Method, Reply, Text
+from qubesd.api.table import METHODS as CALLS
 from qubesd.core.core import Core
 from qubesd.errors import NoSuchQube
-from qubesd.model.state import VolumeConfig
+from qubesd.model.state import Assignment, VolumeConfig
 from tests.broker.desk import UNGUARDED, Desk, visit
 from tests.broker.desk import method as plain
 
 POLICY = """\
 test.Touch * alice dom0 allow target=dom0
 test.Touch * alice @tag:mine allow target=dom0
+admin.vm.device.usb.Assigned * alice @tag:mine allow target=dom0
 """
 VOLUME = VolumeConfig("private", "lvm", "vg/vm-theirs-private")
 
@@ -65,3 +67,17 @@ def test_what_is_named_and_hidden_is_absent(
         assert answer.startswith(b"0\0touched" if there else b"2\0QubesVMNotFoundError\0")
 
     visit(tmp_path, METHODS, call, strict=True, policy=POLICY)
+
+
+@pytest.mark.parametrize("backend", ["theirs", "nobody"])
+def test_how_many_devices_a_hidden_qube_lends_is_not_told(tmp_path: Path, backend: str) -> None:
+    """Two assignments of one port are an error that would tell of them."""
+
+    async def call(desk: Desk) -> None:
+        system = desk.core.system
+        both = tuple(Assignment("usb", "theirs", "1-1", identity) for identity in ("a", "b"))
+        desk.core.change(system.with_qube(replace(system.qubes["hers"], assignments=both)), ["hers"])
+        answer = await desk.take("admin.vm.device.usb.Assigned", "hers", f"{backend}+1-1")
+        assert answer == b"0\0"
+
+    visit(tmp_path, CALLS, call, strict=True, policy=POLICY)

@@ -21,6 +21,7 @@ from qubesd.api.method import (
     VolumeRows,
 )
 from qubesd.api.table import INTERNAL, METHODS
+from qubesd.api.values import Kind, Names, Unspoken, Values, alone, one
 from qubesd.core.core import Core
 from tools.calls_table import DOCUMENT, document, row
 
@@ -70,10 +71,50 @@ def undescribed(core: Core, command: Command) -> tuple[str, ...]:
 def test_a_row_says_all_that_the_line_declares(guard: Guard, shown: str) -> None:
     method = Method(
         *("a.Set", answer, Scope.LOCAL, Access.WRITE, guard, Destination.QUBE, Need.REQUIRED, Need.OPTIONAL),
+        values=Unspoken("says nothing"),
         touches=friends,
     )
     assert row(method) == (
-        f"| `a.Set` | local | write | qube | required | optional | the `friends` of the qube | {shown} |\n"
+        "| `a.Set` | local | write | qube | required | optional | none: says nothing "
+        f"| the `friends` of the qube |  | {shown} |\n"
+    )
+
+
+def keys(argument: str) -> None:
+    """By its argument."""
+
+
+def mood(argument: str) -> str:
+    """The mood of the qube."""
+    return "@mood"
+
+
+def sad(argument: str) -> bool:
+    """Sadness."""
+    return argument == "sad"
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        pytest.param(one(Kind.NUMBER), "number", id="one"),
+        pytest.param(Values({"a": Kind.TEXT, "b": Kind.QUBE}, alone), "`a` text, `b` qube", id="keys"),
+        pytest.param(Values(keys, alone), "by its argument", id="by-argument"),
+    ],
+)
+def test_a_row_says_what_policies_can_say(values: Values, shown: str) -> None:
+    method = Method(
+        *("a.Set", answer, Scope.LOCAL, Access.WRITE, Unguarded("x"), Destination.QUBE),
+        argument=Need.OPTIONAL,
+        names=Names.DEVICE,
+        payload=Need.REQUIRED,
+        values=values,
+        alters=mood,
+        reserved=sad,
+    )
+    assert row(method) == (
+        f"| `a.Set` | local | write | qube | optional: a device | required | {shown} "
+        "|  | the mood of the qube; dom0's: sadness | none: x |\n"
     )
 
 

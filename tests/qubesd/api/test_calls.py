@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from qubesd.api.method import Command, Text
-from qubesd.api.table import INTERNAL, METHODS
-from qubesd.model.state import Value
+from qubesd.api.table import INTERNAL
+from qubesd.model.state import DOM0_UUID, Value
 from tests.qubesd.house import House, visit
 
 SET = "admin.vm.property.Set"
@@ -34,6 +34,17 @@ SET = "admin.vm.property.Set"
         pytest.param((SET, "work", "netvm", "nosuch"), "QubesPropertyValueError", id="unknown-qube"),
         pytest.param((SET, "work", "netvm", "dom0"), "QubesPropertyValueError", id="netvm-dom0"),
         pytest.param((SET, "work", "netvm", "../x"), "QubesValueError", id="no-name"),
+        pytest.param((SET, "work", "netvm", f"uuid:{DOM0_UUID}"), "QubesValueError", id="no-uuid"),
+        pytest.param(
+            ("admin.vm.Create.AppVM", "dom0", f"uuid:{DOM0_UUID}", "name=a label=red"),
+            "QubesValueError",
+            id="template-no-uuid",
+        ),
+        pytest.param(
+            ("admin.vm.Create.AppVM", "dom0", "debian-13", "name=a label=1"),
+            "QubesInvalidLabelError",
+            id="create-no-index",
+        ),
         pytest.param((SET, "work", "uuid", "x"), "QubesPropertyValueError", id="write-once"),
         pytest.param((SET, "work", "xid", "1"), "QubesPropertyValueError", id="read-only"),
         pytest.param(("admin.vm.property.Reset", "work", "label"), "QubesValueError", id="label-stays"),
@@ -156,33 +167,6 @@ def test_system_info_follows_every_change(tmp_path: Path) -> None:
         assert {name: work[name] for name in want} == want
         assert "team" in str(work["tags"])
         assert system_info(house)["web-dvm"]["template_for_dispvms"] is True
-
-    visit(tmp_path, guest)
-
-
-def test_touches_name_the_qubes_in_a_call(tmp_path: Path) -> None:
-    async def guest(house: House) -> None:
-        await house.do("admin.property.Set", "dom0", "default_template", "debian-13")
-        await house.do(SET, "work", "default_dispvm", "web-dvm")
-
-        def touched(
-            service: str, target: str, argument: str = "", payload: str = "", caller: str = "dom0"
-        ) -> tuple[str, ...]:
-            method = METHODS[service]
-            assert method.parse is not None
-            assert method.touches is not None
-            value = method.parse(house.core, house.qube(target), argument, payload.encode())
-            command = Command(service, argument, house.qube(caller), house.qube(target), value)
-            return method.touches(house.core, command)
-
-        assert touched(SET, "work", "netvm", "nosuch") == ("nosuch",)
-        assert touched(SET, "work", "netvm", "") == ()
-        assert touched(SET, "work", "label", "red") == ()
-        create = "admin.vm.Create.AppVM"
-        assert touched(create, "dom0", "other", "name=a label=red") == ("other",)
-        assert touched(create, "dom0", "", "name=a label=red") == ("debian-13",)
-        assert touched("admin.vm.CreateDisposable", "dom0", caller="work") == ("web-dvm",)
-        assert touched("admin.vm.CreateDisposable", "work") == ("work",)
 
     visit(tmp_path, guest)
 

@@ -9,6 +9,7 @@ from qubesd.api.power import METHODS, Stop, parse_stop
 from qubesd.errors import ProtocolError
 from tests.qubesd.core.power_rig import Rig, play
 
+OTHER_ACCESS = {"admin.vm.CurrentState": Access.READ, "admin.vm.Console": Access.WRITE}
 BY_NAME = {method.name: method for method in METHODS}
 
 
@@ -95,4 +96,4 @@ def test_contracts() -> None:
         assert method.scope is Scope.LOCAL
         assert method.payload is Need.FORBIDDEN
         assert method.argument is (Need.OPTIONAL if method.name == "admin.vm.Shutdown" else Need.FORBIDDEN)
-        assert method.access is (Access.READ if method.name == "admin.vm.CurrentState" else Access.EXECUTE)
+        assert method.access is OTHER_ACCESS.get(method.name, Access.EXECUTE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 from qubesd.api.method import (
@@ -16,9 +18,11 @@ from qubesd.api.method import (
     Reply,
     Scope,
     Text,
+    Unguarded,
     VolumeRows,
 )
 from qubesd.api.table import INTERNAL, METHODS
+from qubesd.api.values import Kind, Unspoken, Values, one
 from qubesd.core.core import Core
 
 CLASSES = ("TemplateVM", "AppVM", "StandaloneVM", "DispVM", "RemoteVM")
@@ -113,6 +117,8 @@ CHANGES_NOTHING = {
     *("admin.vm.Console", "admin.vm.firewall.Reload"),
     *("admin.vm.volume.CloneFrom", "admin.pool.volume.CloneFrom"),
 }
+BEGINS_AT_ONCE = {"admin.vm.CreateDisposable"}
+"""What it is about is looked up in the turn of the loop in which it was judged; the rest waits."""
 
 
 def test_table_is_complete() -> None:
@@ -124,8 +130,8 @@ def test_table_is_complete() -> None:
 def test_line_is_consistent(method: Method) -> None:
     if method.access is Access.READ:
         assert method.payload is Need.FORBIDDEN or method.name.startswith("admin.pool.volume.")
-    elif method.name not in CHANGES_NOTHING:
-        assert method.waits, "a change is answered when it is durable"
+    elif method.name not in CHANGES_NOTHING | BEGINS_AT_ONCE:
+        assert inspect.iscoroutinefunction(method.handler), "a change is answered when it is durable"
     if method.name.endswith(".Set"):
         assert method.parse is not None
     if isinstance(method.guard, QubeRows | NameRows | VolumeRows | DeviceRows):
@@ -145,3 +151,19 @@ def test_method_without_a_guard_cannot_be_written_down() -> None:
         Method("admin.x", answer, Scope.LOCAL, Access.READ)  # type: ignore[call-arg]  # that is the point
     with pytest.raises(TypeError, match="neither a guard nor a reason"):
         Method("admin.x", answer, Scope.LOCAL, Access.READ, None)  # type: ignore[arg-type]  # untyped
+
+
+@pytest.mark.parametrize(
+    ("payload", "values"),
+    [
+        pytest.param(Need.REQUIRED, None, id="required"),
+        pytest.param(Need.OPTIONAL, None, id="optional"),
+        pytest.param(Need.FORBIDDEN, Unspoken("there is none"), id="there-is-none"),
+        pytest.param(Need.FORBIDDEN, one(Kind.TEXT), id="value-of-nothing"),
+    ],
+)
+def test_method_says_what_policies_can_say_of_its_payload(
+    payload: Need, values: Values | Unspoken | None
+) -> None:
+    with pytest.raises(TypeError, match="payload"):
+        Method(*("admin.x", answer, Scope.LOCAL, Access.READ, Unguarded("x")), payload=payload, values=values)

@@ -1,0 +1,58 @@
+"""What is kept of a volume: its settings, and its size, which counts against its owner's budget."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from qubesd.core.draft import Draft
+from qubesd.core.keeper import Keeper
+from qubesd.core.storage import Storage
+from qubesd.core.usage import Grown
+from qubesd.errors import PermissionDenied
+from qubesd.model.state import Qube, VolumeConfig
+from qubesd.model.volumes import current
+from qubesd.storage.pool import Pool
+
+
+def volume_of(keeper: Keeper, qube: Qube, name: str) -> VolumeConfig:
+    """The volume of that name as it is now; ``PermissionDenied`` where there is none (spec 0)."""
+    volume = qube.volumes.get(name)
+    if volume is None:
+        raise PermissionDenied(f"qube {qube.name!r} has no such volume; list them with admin.vm.volume.List")
+    return current(keeper, qube, volume)
+
+
+class VolumeRecords:
+    """The records of the volumes of one keeper's qubes. The caller holds the lock of the qube's life."""
+
+    def __init__(self, keeper: Keeper, storage: Storage) -> None:
+        self._keeper = keeper
+        self._storage = storage
+
+    def room(self, qube: Qube, name: str, size: int) -> AbstractContextManager[None]:
+        """Inside, the volume of that name counts as having at least this size, in bytes.
+
+        Raises:
+            OverLimit: the qube's owner may not have so much.
+        """
+        return self._keeper.budgets.holding(Grown(qube.uuid, name, size))
+
+    async def remember_size(self, qube: Qube, volume: VolumeConfig) -> None:
+        """Take down the size that the volume has now, durably; a driver may have rounded it up."""
+        size = await self._storage.read(_size, volume)
+        if size != volume.size:
+            await self.put(qube, replace(volume, size=size), limited=False)
+
+    async def put(self, qube: Qube, volume: VolumeConfig, limited: bool = True) -> None:
+        """Take down what the volume is, durably; ``limited`` as for ``Draft.apply``."""
+        self._storage.pool(volume.pool).check(volume)
+        draft = Draft(self._keeper)
+        now = self._keeper.current(qube)
+        draft.put(replace(now, volumes={**now.volumes, volume.name: volume}))
+        draft.apply(limited)
+        await self._keeper.durable()
+
+
+def _size(pool: Pool, volume: VolumeConfig) -> int:
+    return pool.size(volume)
