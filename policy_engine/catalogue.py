@@ -18,6 +18,13 @@ GUARDED = ("admin.", "policy.")
 """Services that a glob covers only where its text begins like this as well."""
 
 
+def guard_of(service: str) -> str:
+    """The one of ``GUARDED`` that a service begins with; empty where it is none of theirs."""
+    if not service.startswith(GUARDED):
+        return ""
+    return next(guard for guard in GUARDED if service.startswith(guard))
+
+
 class Names(Enum):
     """What the argument of a call names."""
 

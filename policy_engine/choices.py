@@ -24,7 +24,7 @@ from policy_engine.model import (
     Typed,
 )
 from policy_engine.plan import Plan, Span
-from policy_engine.targets import caller_name, frame_keys, is_running, target_keys
+from policy_engine.targets import NO_KEYS, caller_name, frame_keys, is_running, target_keys
 from policy_engine.world import DISPOSABLE_BASES, INTERNAL, RUNNING, World, selector_key
 
 
@@ -92,8 +92,9 @@ def _decided(rule: DelegationRule, ask: Ask, plan: Plan, source: str, world: Wor
     if ask.autostart:
         others += [f"@dispvm:{base}" for base in world.selected(world.matching((DISPOSABLE_BASES,)) & shown)]
     for target in others:
-        framed = frame_keys(target, source, world)
-        if plan.matching(target_keys(target, source, world), framed, frozenset()) is rule:
+        keys, framed = target_keys(target, source, world), frame_keys(target, source, world)
+        position = plan.earliest(plan.keys & keys, keys, framed, NO_KEYS)
+        if position is not None and plan.rules[position] is rule:
             names.append(target)
     return tuple(sorted(names))
 

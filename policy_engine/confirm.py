@@ -65,10 +65,10 @@ def _refusal(
     name = caller_name(decision.source, world)
     if rule.value is not None and not rule.value.admit(particulars.values, name, world):
         return "value"
-    destination = world.residents.get(decision.requested_target)
-    named = world.residents.get(entry.names.of(argument) or "")
+    destination = world.resident(decision.requested_target)
+    named = world.resident(entry.names.of(argument) or "")
     for subject in particulars.subjects:
-        resident = world.residents.get(subject)
+        resident = world.resident(subject)
         if resident is None or not (
             resident is destination or _covers(rule, resident, resident is named, particulars, name)
         ):
@@ -109,7 +109,7 @@ def _covers(
 
 def allowance(policy: Policy, caller: str, world: World) -> Allowance:
     """How much of what it created the caller may have: what all matching limits leave."""
-    resident = world.residents.get(caller)
+    resident = world.resident(caller)
     found = Allowance()
     if resident is None:
         return found

@@ -150,5 +150,5 @@ class _Asked:
 
 
 def _keys(token: str, world: World) -> frozenset[str]:
-    resident = world.residents.get(token)
+    resident = world.resident(token)
     return frozenset() if resident is None else resident.keys

@@ -177,11 +177,17 @@ def _breadth(anchors: frozenset[str]) -> tuple[bool, int]:
     return bool(anchors & _BROAD), len(anchors)
 
 
+def alternatives(expression: Expression) -> Iterator[Expression]:
+    """The parts of which one is all that it takes."""
+    if isinstance(expression, Either):
+        for part in expression.parts:
+            yield from alternatives(part)
+    else:
+        yield expression
+
+
 def plain_keys(expression: Expression) -> frozenset[str] | None:
     """The keys of which one is all that it takes; ``None`` where it takes more than that."""
-    if isinstance(expression, Is):
-        return frozenset((expression.key,))
-    if not isinstance(expression, Either):
-        return None
-    keys = [plain_keys(part) for part in expression.parts]
-    return None if None in keys else frozenset[str]().union(*(key for key in keys if key is not None))
+    parts = list(alternatives(expression))
+    keys = frozenset(part.key for part in parts if isinstance(part, Is))
+    return keys if all(isinstance(part, Is) for part in parts) else None

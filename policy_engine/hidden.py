@@ -45,7 +45,7 @@ def _distinct(calls: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def _calls(policy: Policy, world: World, source: str, qube: str) -> Iterator[tuple[str, str]]:
-    caller, there = world.residents.get(source), world.residents.get(qube)
+    caller, there = world.resident(source), world.resident(qube)
     name = caller_name(source, world)
     sources = source_keys(source) if caller is None else caller.keys
     targets = frozenset[str]() if there is None else there.keys

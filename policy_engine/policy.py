@@ -8,10 +8,10 @@ services, arguments and targets add nothing to it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from policy_engine.authority import Authority
-from policy_engine.catalogue import GUARDED, Catalogue
+from policy_engine.catalogue import GUARDED, Catalogue, guard_of
 from policy_engine.delegation import AnyRule, DelegationRule, Limit
 from policy_engine.model import ANY, Deny
 from policy_engine.plan import Plan, speaks_of
@@ -90,7 +90,7 @@ class _Service:
         arguments = defaultdict[str, list[int]](list)
         self._rules = rules
         self._broad: list[int] = []
-        self._globs: set[str] = set()
+        globs: set[str] = set()
         for place in positions:
             rule = rules[place]
             if not isinstance(rule, DelegationRule):
@@ -98,10 +98,11 @@ class _Service:
                 continue
             self._broad.append(place)
             for reach in rule.reaches():
-                self._globs.update(f"{glob}*" for glob in reach.arguments.globs if glob)
+                globs.update(glob for glob in reach.arguments.globs if glob)
                 for name in reach.arguments.names:
                     arguments[name] += ()
         self._arguments: dict[str, list[int]] = dict(arguments)
+        self._globs = _Globs(globs)
         self.groups: dict[str, _Group] = {}
         self._wider = wider
         everything = self.group(ANY)
@@ -110,7 +111,7 @@ class _Service:
     def group(self, argument: str) -> _Group:
         """That of an argument which has none yet, or of what stands for all arguments that the same rules
         cover."""
-        known = argument if argument in self._arguments else _longest_glob(argument, self._globs)
+        known = argument if argument in self._arguments else self._globs.longest(argument)
         group = self.groups.get(known)
         if group is None:
             broad = [place for place in self._broad if self._covers(place, known, argument)]
@@ -124,14 +125,22 @@ class _Service:
         return rule.covers_argument("//" if known == ANY else argument)
 
 
-def _longest_glob(text: str, globs: set[str]) -> str:
-    """The longest of the globs that covers the text: it tells all others that do. ``*`` where none does."""
-    if globs:
-        for length in range(len(text), 0, -1):
-            glob = f"{text[:length]}*"
-            if glob in globs:
-                return glob
-    return ANY
+class _Globs:
+    """Globs, told by what stands before their ``*``."""
+
+    __slots__ = ("_heads", "_lengths")
+
+    def __init__(self, heads: Iterable[str]) -> None:
+        self._heads = frozenset(heads)
+        self._lengths = sorted({len(head) for head in self._heads}, reverse=True)
+
+    def longest(self, text: str) -> str:
+        """The longest of them that covers the text: it tells all others that do. ``*`` where none does."""
+        for length in self._lengths:
+            head = text[:length]
+            if head in self._heads:
+                return head + ANY
+        return ANY
 
 
 class Policy:
@@ -144,6 +153,7 @@ class Policy:
         digest: SHA-256 in hexadecimal digits of all that was read, in order; policies with the same digest
             have the same rules. Empty for a policy that was not read from files.
         catalogue: the Admin API that rules of the dialect speak of; ``None`` where there are none.
+        served: the calls of that catalogue, which dom0 carries out.
         limits: those of the dialect, in order.
         authority: what the rules build on, found out when it is first asked for.
     """
@@ -163,6 +173,7 @@ class Policy:
         "files",
         "limits",
         "rules",
+        "served",
         "warnings",
     )
 
@@ -180,6 +191,7 @@ class Policy:
         self.files = tuple(files)
         self.warnings = tuple(warnings)
         self.catalogue = catalogue
+        self.served: Container[str] = () if catalogue is None else catalogue.entries
         self.limits = tuple(limits)
         positions = defaultdict[str, list[int]](list)
         globs: set[str] = set()
@@ -192,14 +204,14 @@ class Policy:
                     self._by_glob.append(place)
                 # Names and globs of a frame part services from each other as well.
                 for reach in rule.reaches():
-                    globs.update(f"{glob}*" for glob in reach.services.globs)
+                    globs.update(reach.services.globs)
                     for name in reach.services.names:
                         positions[name] += ()
             else:
                 positions[rule.service].append(place)
         self._positions: dict[str, list[int]] = dict(positions)
         self._globs_for = {
-            guard: {glob for glob in globs if glob.startswith(guard)} for guard in ("", *GUARDED)
+            guard: _Globs(glob for glob in globs if glob.startswith(guard)) for guard in ("", *GUARDED)
         }
         self._authority: Authority | None = None
         self._granting: dict[frozenset[str], list[AnyRule]] = {}
@@ -248,10 +260,6 @@ class Policy:
             self._granting[source] = found
         return found
 
-    def serves(self, service: str) -> bool:
-        """Whether the service is a call of the Admin API that rules of the dialect speak of."""
-        return self.catalogue is not None and service in self.catalogue.entries
-
     def _service(self, service: str) -> _Service:
         """A service that was not called yet, or what stands for all that the same rules cover."""
         positions = self._positions.get(service)
@@ -261,8 +269,8 @@ class Policy:
         if not self._by_glob:
             return self._unnamed
         # Which globs cover a service of the Admin API is another question than for all others.
-        guard = next((guard for guard in GUARDED if service.startswith(guard)), "")
-        others = guard, _longest_glob(service, self._globs_for[guard])
+        guard = guard_of(service)
+        others = guard, self._globs_for[guard].longest(service)
         known = self._others.get(others)
         if known is None:
             known = self._others[others] = self._covering(service, ())

@@ -74,6 +74,10 @@ def read_dialect(content: bytes, origin: Origin, dialect: Dialect, refuse: Refus
                 yield _rule(text, origin, dialect, number, column)
         except FieldError as error:
             refuse(origin.error(error.kind, error.message, number, column + error.offset))
+        if origin.frame is not None and dialect.atoms > MAX_FRAMED_ATOMS:
+            message = f"a framed file has at most {MAX_FRAMED_ATOMS} names and tokens of qubes"
+            refuse(origin.error("frame", message, number, column))
+            return
 
 
 def _begin(text: str) -> None:
@@ -132,8 +136,6 @@ def _rule(
         value = checked_value(reach, outcome, dialect)
     except FieldError as error:
         raise FieldError(error.kind, error.message, start + error.offset) from None
-    if origin.frame is not None and dialect.atoms > MAX_FRAMED_ATOMS:
-        raise FieldError("frame", f"a framed file has at most {MAX_FRAMED_ATOMS} names and tokens of qubes")
     return DelegationRule(
         " ".join(text.split()),
         reach,
