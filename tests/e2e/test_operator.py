@@ -169,6 +169,21 @@ def test_what_else_a_new_qube_may_not_be(daemon: Daemon, payload: str, argument:
             Use(f"{CREATE}{argument}", payload=payload).by(name, daemon)
 
 
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("dom0", id="dom0"),
+        pytest.param("sys-net", id="shared"),
+        pytest.param("{other}_made", id="another-operators"),
+        pytest.param("no-such-qube", id="nobodys"),
+    ],
+)
+def test_no_device_of_somebody_else_is_attached(daemon: Daemon, backend: str) -> None:
+    for name in OPERATORS:
+        with pytest.raises(CallError, match="denied by policy, record"):
+            Use(f"admin.vm.device.block.Attach+{backend}+sda", "{me}_made").by(name, daemon)
+
+
 def test_each_hears_of_its_own(daemon: Daemon) -> None:
     streams = {name: events(daemon.channel(name), timeout=60) for name in OPERATORS}
     for stream in streams.values():
