@@ -23,6 +23,7 @@ from broker.particulars import particulars
 from broker.streams import Listener, Streams
 from broker.visible import applies, shown
 from broker.wire import encode_content, encode_error, encode_refusal
+from policy_engine import Particulars
 from qubesd.api.method import Call, Command, Destination, EventStream, Method, Need, Reply, Rows
 from qubesd.errors import OverLimit, PermissionDenied, ProtocolError, QubesError
 from qubesd.model.state import Klass, Qube
@@ -129,12 +130,9 @@ class Dispatcher:
             if ground is not None:
                 if case.verdict.delegated:
                     command = replace(command, inherits=ground.confers_nothing)
-                self._confirm(case, ground, service, method, command)
+                core = self._confirm(case, method, command, ground, service)
                 if not case.verdict.allowed:
                     return self._refused(case)
-                if self._strict and not case.verdict.delegated:
-                    # A rule of the dialect is known by now to speak of every qube that the call touches.
-                    core = as_seen(core, method, command, call, ground)
             reply = method.handler(core, command)
         except Exception as error:
             return self._failed(case, error)
@@ -142,14 +140,34 @@ class Dispatcher:
             return self._wait(case, reply, method, command, ground)
         return self._answer(case, reply, method, command, ground)
 
-    def _confirm(self, case: _Case, ground: Ground, service: str, method: Method, command: Command) -> None:
-        """Judge what is known of the call since its payload was read. Raises as ``particulars``."""
-        if not case.verdict.delegated and not method.creates:
-            return
-        about, call = particulars(self._core, method, command), case.call
-        case.verdict = ground.confirm(case.verdict, service, call.argument, call.target, about)
-        if method.creates and about.values.get("name") in self._kept_names:
-            case.verdict = case.verdict.refused("name")
+    def _confirm(self, case: _Case, method: Method, command: Command, ground: Ground, service: str) -> Core:
+        """Judge the call with all that is known of it; the core that its caller may know.
+
+        What a rule of the dialect allows, it allows for each qube that the call touches, so that all of them
+        are there for the caller. What it denies is judged again without those that are hidden: to whom a qube
+        is not there, it is not there to be denied.
+        """
+        core, chosen = self._core, case.verdict
+        if chosen.delegated or method.creates:
+            case.verdict = self._judged(
+                chosen, service, case.call, ground, particulars(core, method, command)
+            )
+        if not self._is_strict(case) or (chosen.delegated and case.verdict.allowed):
+            return core
+        seen = as_seen(core, method, command, case.call, ground)
+        if seen is not core and not case.verdict.allowed:
+            case.verdict = self._judged(
+                chosen, service, case.call, ground, particulars(seen, method, command)
+            )
+        return seen
+
+    def _judged(
+        self, chosen: Verdict, service: str, call: Call, ground: Ground, about: Particulars
+    ) -> Verdict:
+        """The verdict by all that is known of the call."""
+        if about.makes in self._kept_names:
+            return chosen.refused("name")
+        return ground.confirm(chosen, service, call.argument, call.target, about)
 
     async def _wait(
         self,

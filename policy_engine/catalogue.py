@@ -87,7 +87,6 @@ class Entry:
             (``@tag:work``), ``@label`` or ``@template`` for those of the destination, ``@served-by`` for the
             qubes that show, play or relay for it; ``None`` for nothing.
         reserved: whether a call with this argument is dom0's alone.
-        creates: whether it makes a qube, named by the key ``name`` of its payload.
         takes_payload: whether there may be a payload at all.
         needs_core: only a daemon with a core can judge it in full: it names qubes besides its destination, or
             its answer has rows.
@@ -99,7 +98,6 @@ class Entry:
     form: Form = no_form
     alters: Callable[[str], str | None] = alters_nothing
     reserved: Callable[[str], bool] = never
-    creates: bool = False
     takes_payload: bool = False
     needs_core: bool = False
 

@@ -16,9 +16,6 @@ from policy_engine.policy import Policy
 from policy_engine.targets import caller_name
 from policy_engine.world import Resident, World
 
-NAME = "name"
-"""The key of a payload that names the qube which a call makes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Particulars:
@@ -27,10 +24,12 @@ class Particulars:
     Attributes:
         values: the payload in canonical form.
         subjects: the names of the qubes that it touches besides its destination, there or not.
+        makes: the name of the qube that it makes; ``None`` if it makes none.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
     subjects: tuple[str, ...] = ()
+    makes: str | None = None
 
 
 def confirm(
@@ -53,7 +52,7 @@ def _refusal(
     world: World,
 ) -> DenialKind | None:
     # A name that is still spoken of would hand its next bearer what was meant for the last one.
-    if entry.creates and policy.authority.refers_to(str(particulars.values.get(NAME)), world):
+    if particulars.makes is not None and policy.authority.refers_to(particulars.makes, world):
         return "name"
     rule = decision.rule
     if not isinstance(rule, DelegationRule):

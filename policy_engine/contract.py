@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from policy_engine.catalogue import GUARDED, SINGLE, Catalogue, Entry, Kind
+from policy_engine.catalogue import SINGLE, Catalogue, Entry, Kind
 from policy_engine.delegation import Arguments, Reach, Services
 from policy_engine.dialect import Alternatives, Dialect, Outcome, read_amount
 from policy_engine.errors import quoted
@@ -40,7 +40,7 @@ def checked_value(reach: Reach, outcome: Outcome, dialect: Dialect) -> Values | 
         return None
     place = outcome.value_offset
     if not covered or _covers_others(reach.services, dialect.catalogue):
-        raise FieldError("value", "value= is for calls of the Admin API only", place)
+        raise FieldError("value", "value= is for calls of the Admin API that are named or in a set", place)
     forms = list(_forms(covered, reach.arguments, place))
     keys = tuple((one.key, _matcher(one, forms, dialect)) for one in outcome.value)
     return Values(outcome.value_text, keys)
@@ -56,9 +56,9 @@ def _covered(services: Services, catalogue: Catalogue) -> Iterator[tuple[str, En
 
 
 def _covers_others(services: Services, catalogue: Catalogue) -> bool:
-    """Whether it also covers services that are no calls of the Admin API."""
-    others = any(name not in catalogue.entries for name in services.names)
-    return others or any(not glob.startswith(GUARDED) for glob in services.globs)
+    """Whether it also covers services that are no calls of the Admin API. A glob does, whatever it begins
+    with: nobody keeps a service from being called ``admin.Mine``."""
+    return bool(services.globs) or any(name not in catalogue.entries for name in services.names)
 
 
 def _require_no_core(covered: Mapping[str, Entry], outcome: Outcome) -> None:

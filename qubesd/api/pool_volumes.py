@@ -93,14 +93,19 @@ def _found(core: Core, command: Command) -> tuple[Qube | None, VolumeConfig]:
         PermissionDenied: there is no such volume in the pool.
     """
     pool, vid = pool_of(core, command.argument).name, command.value.vid
-    for name in core.owners.of((pool, vid)):
-        qube = core.system.qubes.get(name)
-        for volume in () if qube is None else core.storage.volumes(qube):
+    for qube in _owners(core, pool, vid):
+        for volume in core.storage.volumes(qube):
             if (volume.pool, volume.vid) == (pool, vid) and volume.name != "kernel":
                 return qube, volume
     if vid in core.storage.pool(pool).kernels():
         return None, VolumeConfig("kernel", pool, vid)
     raise PermissionDenied("no such volume; list them with admin.pool.volume.List")
+
+
+def _owners(core: Core, pool: str, vid: str) -> list[Qube]:
+    """The qubes that have a volume of this vid, of those that are there for the core that was given."""
+    found = core.owners.of((pool, vid)) if vid else ()
+    return [core.system.qubes[name] for name in found if name in core.system.qubes]
 
 
 def _owned(core: Core, command: Command) -> tuple[Qube, str]:
@@ -113,8 +118,7 @@ def _owned(core: Core, command: Command) -> tuple[Qube, str]:
 
 def owner(core: Core, command: Command) -> tuple[str, ...]:
     """The qube that has the volume."""
-    found = core.owners.of((command.argument, command.value.vid)) if command.value.vid else []
-    return tuple(found)
+    return tuple(qube.name for qube in _owners(core, command.argument, command.value.vid))
 
 
 def owner_and_copied(core: Core, command: Command) -> tuple[str, ...]:

@@ -165,7 +165,7 @@ _LOCAL = (
         "vcpus",
         "Number of virtual processors.",
         inherited("vcpus", constant(2)),
-        rule=settings.positive_rule,
+        rule=settings.vcpus_rule,
     ),
     text(
         "virt_mode",

@@ -101,9 +101,21 @@ def denied_rule(value: str) -> Value:
     return "".join(sorted({value[start : start + _CODE] for start in range(0, len(value), _CODE)}))
 
 
+MAX_VCPUS = 8_192
+"""The most that Xen's interface has for one domain."""
+
+
 def positive_rule(value: int) -> Value:
     if value <= 0:
         raise BadPropertyValue(f"expected more than 0, found {value}")
+    return value
+
+
+def vcpus_rule(value: int) -> Value:
+    """Hypervisors take memory for each processor that a domain could have, so that no number may be left to
+    them."""
+    if not 0 < value <= MAX_VCPUS:
+        raise BadPropertyValue(f"expected 1 to {MAX_VCPUS}, found {value}")
     return value
 
 

@@ -25,7 +25,7 @@ ENTRIES = {
         "local", "execute", Names.DEVICE, takes_payload=True, needs_core=True
     ),
     "admin.vm.Create.AppVM": Entry(
-        "global", "write", Names.QUBE, _created, creates=True, takes_payload=True, needs_core=True
+        "global", "write", Names.QUBE, _created, takes_payload=True, needs_core=True
     ),
     "policy.List": Entry("global", "read"),
 }

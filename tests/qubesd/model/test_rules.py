@@ -66,6 +66,7 @@ RUNNING = world().up("work")
             for name in ("memory", "vcpus", "qrexec_timeout", "shutdown_timeout", "stubdom_mem")
             for payload in (b"0", b"-5")
         ),
+        pytest.param(world(), "work", "vcpus", b"8193", BadPropertyValue, id="vcpus-too-many"),
         pytest.param(world(), "work", "memory", b"x", BadValue, id="memory-x"),
         pytest.param(world(), "work", "maxmem", b"-1", BadPropertyValue, id="maxmem-negative"),
         pytest.param(RUNNING, "work", "maxmem", b"500", QubeNotHalted, id="maxmem-running"),
