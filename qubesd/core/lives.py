@@ -18,6 +18,7 @@ from qubesd.core import uplinks
 from qubesd.core.keeper import Keeper
 from qubesd.core.marks import Marks
 from qubesd.core.power_events import (
+    DomainAppeared,
     DomainPaused,
     DomainResumed,
     DomainShutdown,
@@ -282,6 +283,7 @@ class Lives:
             self.behind(self._settle_later(run))
         elif from_outside:
             self.tell_new_run(name)
+            self._keeper.bus.publish(DomainAppeared(name))
         elif run.announced and (before, domain.state) in _CHANGES:
             self._keeper.bus.publish(_CHANGES[before, domain.state](name))
 
