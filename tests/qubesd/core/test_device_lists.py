@@ -366,3 +366,44 @@ def test_a_qube_that_was_started_from_outside_is_followed_too(tmp_path: Path) ->
         await r.until("sys-net device-added:block")
 
     play(tmp_path, story)
+
+
+def test_a_qube_that_stops_while_its_list_is_looked_at(tmp_path: Path) -> None:
+    """Its end tells of all that it exposed, and the look of nothing more."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    def slow(driver: Embedded) -> Hypervisor:
+        async def detach_disk(uuid: str, target: str) -> None:
+            begun.set()
+            await may_end.wait()
+            await driver.detach_disk(uuid, target)
+
+        wrapped: Hypervisor = faulty(detach_disk=detach_disk)(driver)
+        return wrapped
+
+    async def story(r: Rig) -> None:
+        announce(tmp_path, "sda")
+        announce(tmp_path, "sdb")
+        for name in ("sys-net", "vault"):
+            await r.core.power.start(r.qube(name))
+        await r.until("sys-net device-added:block")
+        device, _ = await r.core.devices.exposed(r.qube("sys-net"), "block")
+        await r.core.devices.give(r.qube("vault"), device, Assignment("block", "sys-net", "sda"))
+        r.told()
+        withdraw(tmp_path, "sda")
+        announce(tmp_path, "sdc")
+        looking = asyncio.create_task(r.core.device_lists.look(r.qube("sys-net")))
+        await begun.wait()
+        await r.core.power.kill(r.qube("sys-net"))
+        may_end.set()
+        await looking
+        await r.until("vault device-detach:block")
+        assert [line for line in r.told() if "device-" in line] == [
+            "sys-net device-list-change:block",
+            "vault device-pre-detach:block",
+            "sys-net device-removed:block",
+            "sys-net device-removed:block",
+            "vault device-detach:block",
+        ]
+
+    play(tmp_path, story, slow)

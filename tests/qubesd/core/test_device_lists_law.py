@@ -40,8 +40,8 @@ PARENTS = st.sampled_from([None, "", "1-1:1.0"])
 
 
 class Lists(RuleBasedStateMachine):
-    """``exposed`` and ``attached`` are what a listener believes that heard all events, ``odd`` those that made
-    no sense to it."""
+    """``exposed`` and ``attached`` are what a listener believes that heard all events, ``odd`` those that
+    made no sense to it."""
 
     def __init__(self) -> None:
         super().__init__()
