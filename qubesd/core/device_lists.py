@@ -100,7 +100,7 @@ class DeviceLists:
 
     def _began(self, name: str) -> None:
         qube = self._keeper.system.qubes.get(name)
-        if qube is not None:
+        if qube is not None and name not in self._lists:
             self._lives.behind(self._first_look(self._follow(qube)))
 
     async def _first_look(self, known: _List) -> None:
@@ -110,7 +110,6 @@ class DeviceLists:
             await self._handing_out.supply(known.qube.name)
 
     def _follow(self, qube: Qube) -> _List:
-        self._leave(qube.name)
         known = self._lists[qube.name] = _List(qube)
         return known
 
@@ -183,8 +182,9 @@ class DeviceLists:
     def _stopped(self, name: str) -> None:
         """What the qube exposed is gone."""
         known = self._leave(name)
-        for devclass in () if known is None else ANNOUNCED:
-            assert known is not None
+        if known is None:
+            return
+        for devclass in ANNOUNCED:
             for port in known.known[devclass]:
                 self._keeper.bus.publish(DeviceRemoved(name, devclass, name, port))
 

@@ -144,7 +144,7 @@ class Devices:
                 # Two wishes may mean the same device.
                 if all(one.device != device for one in found):
                     self.held.refuse_taken(device, qube.name)
-                    attachment = plugging.planned(self._keeper, qube, device, wish, self._disks(found))
+                    attachment = plugging.planned(self._keeper, qube, device, wish, _disks(found))
                     found.append(promised.enter_context(self._promised(Holding(qube.name, attachment, run))))
             yield found
 
@@ -164,7 +164,7 @@ class Devices:
             self.held.refuse_taken(device, qube.name)
             if mode == MANUAL:
                 plugging.refuse_denied(self._keeper, qube, device)
-            taken = self._disks(self.held.of(qube.name))
+            taken = _disks(self.held.of(qube.name))
             attachment = plugging.planned(self._keeper, qube, device, wish, taken)
             with self._promised(Holding(qube.name, attachment, run)) as holding:
                 self._keeper.bus.publish(DevicePreAttach(*_words(holding)))
@@ -183,13 +183,13 @@ class Devices:
             if not found:
                 raise DeviceNotAssigned(f"qube {qube.name!r} does not have this device")
             (holding,) = found
-            if self._is_required(self._keeper.current(qube), holding.device):
+            if _is_required(self._keeper.current(qube), holding.device):
                 raise QubeNotHalted(f"qube {qube.name!r} is to have this device whenever it runs")
             await self._unplug(qube, holding)
 
     async def _take(self, qube: Qube, holding: Holding) -> None:
         device = holding.device
-        if self._is_required(self._keeper.current(qube), device):
+        if _is_required(self._keeper.current(qube), device):
             _log.warning("qube %r: device %s:%s is required and gone", qube.name, device.backend, device.port)
         try:
             await self._unplug(qube, holding)
@@ -246,14 +246,6 @@ class Devices:
             )
         return device, run
 
-    def _is_required(self, qube: Qube, device: Device) -> bool:
-        wishes = assignments.of_class(qube, device.devclass)
-        return any(wish.mode == "required" and assignments.means(wish, device) for wish in wishes)
-
-    def _disks(self, holdings: list[Holding]) -> list[str]:
-        disks = [one.attachment.disk for one in holdings]
-        return [disk.target for disk in disks if disk is not None]
-
     @contextmanager
     def _promised(self, holding: Holding) -> Iterator[Holding]:
         """Keep the device for its new holder until it has it, or the block ends without that."""
@@ -278,3 +270,14 @@ def _words(holding: Holding) -> Iterator[str]:
     device = holding.device
     yield from (holding.holder, device.devclass, device.backend, device.port, device.identity)
     yield repr(dict(holding.attachment.assignment.options))
+
+
+def _is_required(qube: Qube, device: Device) -> bool:
+    wishes = assignments.of_class(qube, device.devclass)
+    return any(wish.mode == "required" and assignments.means(wish, device) for wish in wishes)
+
+
+def _disks(holdings: list[Holding]) -> list[str]:
+    """The names that these have as disks."""
+    disks = [one.attachment.disk for one in holdings]
+    return [disk.target for disk in disks if disk is not None]

@@ -45,8 +45,9 @@ class HandingOut:
     async def supply(self, name: str) -> None:
         """Give a qube that has started what it is to have and nobody has."""
         qube = self._keeper.system.qubes.get(name)
-        for devclass in () if qube is None else CLASSES:
-            assert qube is not None
+        if qube is None:
+            return
+        for devclass in CLASSES:
             for wish in by_precedence(assignments.of_class(qube, devclass)):
                 backend = self._keeper.system.qubes.get(wish.backend)
                 for device in () if backend is None else await self._devices.exposed(backend, devclass):

@@ -178,9 +178,11 @@ class Lives:
             if run.name in self._keeper.system.qubes:
                 await self._storage.stop(self._keeper.system.qubes[run.name])
             self._keeper.bus.publish(DomainShutdown(run.name))
+            if run.announced:  # it was started again from outside
+                self._keeper.bus.publish(DomainAppeared(run.name))
             await self.clean_up(run.name)
         finally:
-            if not run.announced:  # else it was started again from outside
+            if not run.announced:
                 self._marks.drop(run.uuid)
                 run.halted.set()
 

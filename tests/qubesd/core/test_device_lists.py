@@ -368,6 +368,29 @@ def test_a_qube_that_was_started_from_outside_is_followed_too(tmp_path: Path) ->
     play(tmp_path, story)
 
 
+def test_a_qube_that_is_started_again_from_outside_is_followed_once(tmp_path: Path) -> None:
+    """Before its stop has been dealt with."""
+
+    async def story(r: Rig) -> None:
+        announce(tmp_path, "sda")
+        await r.core.power.start(r.qube("sys-net"))
+        await r.until("sys-net device-added:block")
+        r.told()
+        r.domain("sys-net").destroy()
+        r.domain("sys-net").create()
+        await r.until("sys-net device-added:block")
+        await r.core.power.kill(r.qube("sys-net"))
+        told = [line for line in r.told() if "device-" in line]
+        assert told == [
+            "sys-net device-removed:block",
+            "sys-net device-list-change:block",
+            "sys-net device-added:block",
+            "sys-net device-removed:block",
+        ]
+
+    play(tmp_path, story)
+
+
 def test_a_qube_that_stops_while_its_list_is_looked_at(tmp_path: Path) -> None:
     """Its end tells of all that it exposed, and the look of nothing more."""
     begun, may_end = asyncio.Event(), asyncio.Event()
