@@ -6,11 +6,12 @@ guests, and no trace of that is there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from qubesd.core import assignments
 from qubesd.core.keeper import Keeper
+from qubesd.errors import DeviceAlreadyAttached
 from qubesd.model.devices import MANUAL, UNKNOWN_INTERFACE, Device, Wanted
 from qubesd.model.state import DOM0, Assignment, Qube
 from qubesd.model.volumes import targets
@@ -19,7 +20,7 @@ from qubesd.virt.hypervisor import Disk
 Exposed = Callable[[Qube, str], Awaitable[list[Device]]]
 
 _DEV = "/dev/"
-_UNKNOWN = f"0000:0000::{UNKNOWN_INTERFACE}"
+UNKNOWN = f"0000:0000::{UNKNOWN_INTERFACE}"
 """The identity of a device of which nothing but the port is known (``spec/devices.md`` 1)."""
 
 
@@ -30,6 +31,66 @@ class Attachment:
     device: Device
     assignment: Assignment
     disk: Disk | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Holding:
+    """That the qube ``holder`` has a device, or (not ``there`` yet) is about to get it.
+
+    ``run`` is the number of the domain that exposed it then; what that domain exposed ends with it.
+    """
+
+    holder: str
+    attachment: Attachment
+    run: int
+    there: bool = False
+
+    @property
+    def device(self) -> Device:
+        return self.attachment.device
+
+
+class Held:
+    """All holdings. A device has one holder, from the moment on that it is promised to one."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[Holding]] = {}
+        self._from: dict[str, list[Holding]] = {}
+
+    def of(self, name: str) -> list[Holding]:
+        """What the qube has, in the order in which it came."""
+        return [one for one in self._of.get(name, ()) if one.there]
+
+    def out_of(self, backend: str) -> list[Holding]:
+        """What others have of this qube's, or are about to get."""
+        return list(self._from.get(backend, ()))
+
+    def holder(self, device: Device) -> str | None:
+        """The qube that has the device."""
+        return next((one.holder for one in self._on(device) if one.there), None)
+
+    def refuse_taken(self, device: Device, name: str) -> None:
+        """Raises ``DeviceAlreadyAttached`` where the qube of this name or another has or gets it."""
+        for other in self._on(device):
+            where = "this qube" if other.there and other.holder == name else "a qube"
+            raise DeviceAlreadyAttached(f"{where} has device {device.backend}:{device.port}; detach it first")
+
+    def put(self, holding: Holding) -> None:
+        self._of.setdefault(holding.holder, []).append(holding)
+        self._from.setdefault(holding.device.backend, []).append(holding)
+
+    def drop(self, holding: Holding) -> None:
+        """Forget it; nothing where it was forgotten already."""
+        holding.there = False
+        for sides, name in ((self._of, holding.holder), (self._from, holding.device.backend)):
+            left = [one for one in sides.pop(name, ()) if one is not holding]
+            if left:
+                sides[name] = left
+
+    def _on(self, device: Device) -> Iterator[Holding]:
+        for one in self._from.get(device.backend, ()):
+            if (one.device.devclass, one.device.port) == (device.devclass, device.port):
+                yield one
 
 
 async def attachments(keeper: Keeper, exposed: Exposed, qube: Qube) -> list[Attachment]:
@@ -61,7 +122,7 @@ async def _block(keeper: Keeper, exposed: Exposed, disk: Disk) -> Device:
     for device in () if known is None else await exposed(known, "block"):
         if device.data["device_node"] == disk.path:
             return device
-    return Device("block", backend, disk.path.removeprefix(_DEV).replace("/", "_"), _UNKNOWN)
+    return Device("block", backend, disk.path.removeprefix(_DEV).replace("/", "_"), UNKNOWN)
 
 
 def _wish(qube: Qube, device: Device) -> Assignment:

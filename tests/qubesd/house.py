@@ -14,6 +14,7 @@ from qubesd.api.method import Command, Method, Reply, Rows, Text
 from qubesd.api.table import INTERNAL, METHODS
 from qubesd.config import Config, rooted
 from qubesd.core.core import Core
+from qubesd.core.device_lists import Watch, unwatched
 from qubesd.core.opening import open_core
 from qubesd.errors import NoSuchQube, QubesError
 from qubesd.events import WireEvent
@@ -91,9 +92,9 @@ def config_at(root: Path) -> Config:
 
 
 @asynccontextmanager
-async def house_at(root: Path, **settings: Any) -> AsyncIterator[House]:
+async def house_at(root: Path, watch: Watch = unwatched, **settings: Any) -> AsyncIterator[House]:
     """The house of the system below ``root``, an empty one at first; ``settings`` of its configuration."""
-    async with open_core(replace(config_at(root), **settings), create=True) as core:
+    async with open_core(replace(config_at(root), **settings), create=True, watch=watch) as core:
         yield House(core)
 
 

@@ -210,7 +210,7 @@ def test_what_is_plugged_in_is_known_after_a_restart(tmp_path: Path, announced: 
                     assert found == before[0]
                 else:
                     assert found.device.identity == "0000:0000::?******"
-                await devices.refresh(second.qube("sys-net"), "block")
+                await second.core.device_lists.look(second.qube("sys-net"))
                 assert [line for line in second.told() if "device" in line] == []
                 await second.core.power.kill(second.qube("vault"))
                 assert second.told()[:2] == ["vault device-detach:block", "vault domain-stopped"]
