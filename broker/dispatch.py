@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from broker.absent import as_seen
@@ -24,7 +25,7 @@ from broker.streams import Listener, Streams
 from broker.visible import applies, shown
 from broker.wire import encode_content, encode_error, encode_refusal
 from policy_engine import Particulars
-from qubesd.api.method import Call, Command, Destination, EventStream, Method, Need, Reply, Rows
+from qubesd.api.method import Call, Command, Destination, EventStream, HeldAlong, Method, Need, Reply, Rows
 from qubesd.errors import OverLimit, PermissionDenied, ProtocolError, QubesError
 from qubesd.model.state import Klass, Qube
 
@@ -130,6 +131,8 @@ class Dispatcher:
             if ground is not None:
                 if case.verdict.delegated:
                     command = replace(command, inherits=ground.confers_nothing)
+                if isinstance(method.guard, HeldAlong) and applies(method.guard, self._is_strict(case)):
+                    command = replace(command, sees=partial(ground.allows, method.guard.read, call.argument))
                 core = self._confirm(case, method, command, ground, service)
                 if not case.verdict.allowed:
                     return self._refused(case)

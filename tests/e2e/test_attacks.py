@@ -219,3 +219,23 @@ def test_starting_what_bob_owns_counts_for_bob(daemon: Daemon) -> None:
     for name in names:
         answer(daemon.socket, "admin.vm.Kill", name)
         call(daemon.socket, "admin.vm.Remove", name)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [pytest.param(chain, id=chain) for chain in ("Template", "Netvm", "AdminVM", "TemplateAndAdminVM")],
+)
+def test_a_chain_ends_where_reading_is_not_granted(daemon: Daemon, chain: str) -> None:
+    """The features of her template, her netvm and dom0 are none of hers, whatever inherits them."""
+    answer(daemon.socket, "admin.vm.Kill", "hers")
+    for name, feature in (("shared-tpl", "kept"), ("shared-net", "kept"), ("dom0", "kept"), ("hers", "own")):
+        call(daemon.socket, "admin.vm.feature.Set", name, feature, b"1")
+    call(daemon.socket, "admin.vm.property.Set", "hers", "netvm", b"shared-net")
+    service = f"admin.vm.feature.CheckWith{chain}"
+    assert call(daemon.socket, service, "hers", "kept") == b"1"
+    kept, nowhere = (Attempt(f"{service}+{name} hers").made(daemon) for name in ("kept", "none"))
+    assert isinstance(kept, Failure)
+    assert isinstance(nowhere, Failure)
+    assert kept.kind == nowhere.kind == "QubesFeatureNotFoundError"
+    assert Attempt(f"{service}+own hers").made(daemon) == b"1"
+    call(daemon.socket, "admin.vm.property.Set", "hers", "netvm", b"")
