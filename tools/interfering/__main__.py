@@ -20,6 +20,10 @@ EXAMPLES = """examples:
 Exit status: 0 without a difference, 1 with one, 2 where a daemon breaks off."""
 
 
+_CONTEXT = 200
+"""Bytes that are shown before those that differ."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="tools/interference",
@@ -76,7 +80,7 @@ def _figures(reports: list[Report]) -> dict[str, object]:
         "never_served": sorted(METHODS.keys() - served),
         "concealed": sum(report.concealed for report in reports),
         "concealed_done": sum(report.concealed_done for report in reports),
-        "event_bytes": sum(report.event_bytes for report in reports),
+        "events": sum(report.events for report in reports),
         "differences": sum(report.difference is not None for report in reports),
     }
 
@@ -90,11 +94,14 @@ def _summary(reports: list[Report]) -> str:
 
 def _told(difference: Difference) -> str:
     steps = [f"  {step}" for step in difference.script]
+    pairs = zip(difference.one, difference.other, strict=False)
+    same = next((at for at, (one, other) in enumerate(pairs) if one != other), 0)
+    start = max(0, same - _CONTEXT)
     return "\n".join(
         (
             f"DIFFERENCE in {difference.what}",
-            f"  without the hidden: {difference.one!r}",
-            f"  with it:            {difference.other!r}",
+            f"  without the hidden: {difference.one[start:]!r}",
+            f"  with it:            {difference.other[start:]!r}",
             f"after {len(steps)} steps:",
             *steps,
         )

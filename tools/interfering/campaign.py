@@ -26,6 +26,7 @@ from tools.interfering.rounds import subjects
 from tools.interfering.rules import RULES, Rules
 from tools.interfering.side import Side
 from tools.interfering.steps import Step, Where, steps
+from tools.interfering.streams import Compared, News
 from tools.interfering.words import LAST_DISPOSABLE
 
 CHECK = 50
@@ -74,7 +75,7 @@ class Report:
     """Methods that gave alice anything else than a refusal."""
     concealed: int = 0
     concealed_done: int = 0
-    event_bytes: int = 0
+    events: int = 0
     difference: Difference | None = None
 
 
@@ -105,6 +106,7 @@ class Campaign:
         self._search = search
         self._seen = folder / "seen"
         self._runs = 0
+        self._compared: dict[tuple[str, str], Compared] = {}
         self._seen.mkdir()
         lay_out(self._seen, rules)
         maker = Subject(self._seen)
@@ -134,6 +136,7 @@ class Campaign:
         self, script: Sequence[Step], report: Report, progress: Callable[[Report], None] = lambda report: None
     ) -> Difference | None:
         """The first difference of a script, with the steps up to it."""
+        self._compared.clear()
         with self._sides() as (one, other):
             found = self._listen(one, other)
             if found is not None:
@@ -148,9 +151,6 @@ class Campaign:
                     if report.calls % CHECK == 0:
                         progress(report)
                 if found is not None:
-                    for side in (one, other):
-                        if side.subject.process is not None and side.subject.process.poll() is not None:
-                            raise DaemonError(side.subject.log())
                     return Difference(found.what, found.one, found.other, script[: number + 1])
             for side in (one, other):
                 _stop(side.subject)
@@ -180,13 +180,14 @@ class Campaign:
         """Compare the streams, where it is time, and set up what the calls used up."""
         if report.calls % CHECK and not last:
             return None
-        told, told_other = one.events(report.calls), other.events(report.calls)
-        report.event_bytes += sum(map(len, told.values()))
+        told, told_other = one.news(report.calls), other.news(report.calls)
         for stream in sorted({*told, *told_other}):
-            if told.get(stream, b"") != told_other.get(stream, b""):
-                return Difference(
-                    f"the events of {' '.join(stream)}", told.get(stream, b""), told_other.get(stream, b"")
-                )
+            news = told.get(stream, News())
+            report.events += len(news.in_turn) + len(news.beside)
+            compared = self._compared.setdefault(stream, Compared())
+            found = compared.differ(news, told_other.get(stream, News()))
+            if found is not None:
+                return Difference(f"the events of {' '.join(stream)}", *found)
         if last or report.calls % ROUND == 0:
             rounds = subjects(one), subjects(other)
             if rounds[0] != rounds[1]:
@@ -223,6 +224,8 @@ class Campaign:
                 side.dom0("admin.vm.Start net")
             other.dom0(HIDDEN)
             yield one, other
+        except OSError as error:
+            raise DaemonError("\n".join((str(error), one.subject.log(), other.subject.log()))) from error
         finally:
             for side in (one, other):
                 side.close()
@@ -232,7 +235,7 @@ class Campaign:
         """Leave out steps while what is left still differs, until nothing more can go or time is up."""
         deadline = time.monotonic() + self._search
         for length in (20, 80, 320, 1_280):
-            if length < len(found.script):
+            if length < len(found.script) and time.monotonic() < deadline:
                 shorter = self._compare(found.script[-length:], Report(0))
                 if shorter is not None:
                     found = shorter

@@ -6,7 +6,8 @@ from broker.client import connect, received, send_all
 from broker.wire import EventReader, encode_call
 from qubesd.api.method import Call
 from tools.interfering.rules import OPERATOR
-from tools.interfering.side import PATIENCE, Side
+from tools.interfering.side import Side
+from tools.interfering.streams import PATIENCE
 
 
 def subjects(side: Side) -> bytes:

@@ -18,13 +18,11 @@ from tools.interfering.household import MARK, carry_out, expose
 from tools.interfering.masks import Masks
 from tools.interfering.rules import OPERATOR
 from tools.interfering.steps import Step
+from tools.interfering.streams import PATIENCE, News, Stream
 from tools.interfering.words import LAST_DISPOSABLE
 
-PATIENCE = 60.0
 _BRACED = re.compile(r"\{(\w+)(?: ([\w-]+))?\}")
 _KEPT_DISPOSABLES = 3
-_ENDED = b"(the stream ended)"
-_CHUNK = 1 << 16
 
 
 class Side:
@@ -40,7 +38,7 @@ class Side:
         self.disposables: dict[bool, list[str]] = {False: [], True: []}
         self.uuids: dict[str, str] = {}
         self._tokens: dict[tuple[str, bool], str] = {}
-        self._streams: dict[tuple[str, str], socket.socket | None] = {}
+        self._streams: dict[tuple[str, str], Stream] = {}
 
     def begin(self, exposed: Sequence[str]) -> None:
         for backend in exposed:
@@ -145,68 +143,37 @@ class Side:
         """Open a stream of alice's if it is not open; what it begins with, or the refusal. The word
         ``LAST_DISPOSABLE`` stands for that one."""
         key = service, target
-        if self._streams.get(key) is not None:
+        if key in self._streams:
             return b""
         place = self._disposable() if target == LAST_DISPOSABLE else target
         connection = connect(self.channel(OPERATOR), PATIENCE)
         send_all(connection, encode_call(Call(service, "", "dom0", place, b"")))
-        answer = b""
-        while len(answer) < len(ESTABLISHED) and (more := connection.recv(_CHUNK)):
-            answer += more
-        if answer.startswith(ESTABLISHED):
-            self._streams[key] = connection
-        else:
-            connection.close()
-        return self.masks.plain(answer)
+        stream = Stream(connection)
+        if stream.open:
+            self._streams[key] = stream
+        return self.masks.plain(stream.begin)
 
-    def events(self, number: int) -> dict[tuple[str, str], bytes]:
+    def news(self, number: int) -> dict[tuple[str, str], News]:
         """What came on each stream since the last time, until a change that alice sees."""
         feature = f"mark-{number}"
         call(self.subject.socket, "admin.vm.feature.Set", MARK, feature, b"1")
         call(self.subject.socket, "admin.vm.feature.Remove", MARK, feature)
-        end = encode_event(MARK, f"domain-feature-delete:{feature}", (("feature", feature),))
+        mark = encode_event(MARK, f"domain-feature-delete:{feature}", (("feature", feature),))
         told = {}
         for key in sorted(self._streams, key=lambda key: key[1] != "dom0"):
-            connection = self._streams[key]
-            if connection is None:
-                continue
-            data, over = _until(connection, end) if key == ("admin.Events", "dom0") else _waiting(connection)
-            if over:
-                connection.close()
-                self._streams[key] = None
-                data += _ENDED
-            if not self.masks.knows(data):
-                self.meet()
-            told[key] = self.masks.plain(data)
+            stream = self._streams[key]
+            news = stream.news(mark if key == ("admin.Events", "dom0") else None)
+            told[key] = News(self._masked(news.in_turn), self._masked(news.beside))
+            if not stream.open:
+                del self._streams[key]
         return told
 
+    def _masked(self, events: Sequence[bytes]) -> list[bytes]:
+        if not all(map(self.masks.knows, events)):
+            self.meet()
+        return [self.masks.plain(event) for event in events]
+
     def close(self) -> None:
-        for connection in self._streams.values():
-            if connection is not None:
-                connection.close()
+        for stream in self._streams.values():
+            stream.close()
         self.subject.kill()
-
-
-def _until(connection: socket.socket, end: bytes) -> tuple[bytes, bool]:
-    """All up to these bytes, and whether the stream ended before."""
-    data = b""
-    while not data.endswith(end):
-        more = connection.recv(_CHUNK)
-        if not more:
-            return data, True
-        data += more
-    return data, False
-
-
-def _waiting(connection: socket.socket) -> tuple[bytes, bool]:
-    """What is there already, and whether it is all that will come."""
-    data = b""
-    connection.setblocking(False)
-    try:
-        while more := connection.recv(_CHUNK):
-            data += more
-        return data, True
-    except BlockingIOError:
-        return data, False
-    finally:
-        connection.settimeout(PATIENCE)
