@@ -1,4 +1,5 @@
-"""What the policy leaves each owner, for the core to hold to (``!limit`` of the delegation dialect)."""
+"""What the policy asks of the core: how much each owner may have, and which names new qubes may not get (the
+delegation dialect)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,12 @@ from broker.judge import PolicyInForce
 from policy_engine import allowance
 from qubesd.core.budgets import UNLIMITED, Allowance
 from qubesd.model.state import Qube
+
+
+def is_kept(policies: PolicyInForce, facts: Facts, name: str) -> bool:
+    """Whether the policy, or a tag that it could match, still speaks of a qube by this name."""
+    policy = policies.last
+    return policy is not None and policy.delegates and policy.authority.refers_to(name, facts.world())
 
 
 def allowance_of(policies: PolicyInForce, facts: Facts, owner: Qube | None) -> Allowance:

@@ -17,6 +17,7 @@ from policy_engine import (
     Allowed,
     AnyRule,
     Asked,
+    DelegationRule,
     Denied,
     PolicyError,
     Request,
@@ -180,6 +181,10 @@ class Answering:
 
 
 def _evaluated(question: Question, decision: Allowed | Asked | Denied) -> str:
+    """Whether the call would be made, as far as its name tells; not where it depends on what it says."""
+    if isinstance(decision.rule, DelegationRule) and decision.rule.value is not None:
+        _say(question.request, "would be denied without its value")
+        return DENY
     allowed = isinstance(decision, Allowed) or (
         question.assume_yes and isinstance(decision, Asked) and decision.requested_target in decision.targets
     )

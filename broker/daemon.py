@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from broker.agent import Agents
-from broker.allowances import allowance_of
+from broker.allowances import allowance_of, is_kept
+from broker.announcements import announcements_in
 from broker.answering import Answering
 from broker.audit import AuditLog
 from broker.channels import Channels
@@ -34,6 +35,7 @@ from broker.streams import Streams
 from qubesd.api.table import INTERNAL, METHODS
 from qubesd.config import Config, ConfigError, load, uid_of
 from qubesd.core.core import Core
+from qubesd.core.exposure import DATABASES
 from qubesd.core.opening import open_core
 from qubesd.errors import QubesError
 
@@ -94,7 +96,8 @@ async def serve(config: Config, create: bool) -> None:
     directories = (str(config.policy_runtime), str(config.policy_dir))
     keep_last_good = config.on_error == "last-good"
     async with (
-        open_core(config, create) as core,
+        announcements_in(config.run_dir / DATABASES) as announcements,
+        open_core(config, create, announcements.watch) as core,
         policy_in_force(directories, str(config.policy_legacy), keep_last_good, enforced=True) as reloader,
     ):
         audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files)
@@ -117,12 +120,20 @@ async def _serve_core(
     facts = Facts(core)
     streams = Streams(core, policies, facts)
     core.budgets.allowance_of = partial(allowance_of, policies, facts)
+    core.creation.is_kept = partial(is_kept, policies, facts)
     dispatcher = Dispatcher(
-        core, policies, facts, streams, audit, strict=strict, trust_consent=config.trust_qrexec_consent
+        core,
+        policies,
+        facts,
+        streams,
+        audit,
+        strict=strict,
+        trust_consent=config.trust_qrexec_consent,
+        kept_names=frozenset(name for _, name in config.users),
     )
     house = House(core, dispatcher)
     agents = Agents(config.services_dir)
-    core.devices.ask = agents.place
+    core.handing_out.ask = agents.place
     answering = Answering(policies, facts.world, agents, audit.refused)
     policy_sockets = PolicySockets(answering)
     own_uid = os.geteuid()
@@ -140,7 +151,9 @@ async def _serve_core(
     dom0_only = Access(0o660, group=group)
     try:
         channels.open()
-        house.open(config.user_socket, UserDoor(dict(config.users), own_uid, group), METHODS, Access(0o666))
+        users = UserDoor(dict(config.users), own_uid, group)
+        users.bind(core.system)
+        house.open(config.user_socket, users, METHODS, Access(0o666))
         trusted = Dom0Door(own_uid, group, trusted=True)
         house.open(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from broker.absent import as_seen
@@ -23,7 +24,8 @@ from broker.particulars import particulars
 from broker.streams import Listener, Streams
 from broker.visible import applies, shown
 from broker.wire import encode_content, encode_error, encode_refusal
-from qubesd.api.method import Call, Command, Destination, EventStream, Method, Need, Reply, Rows
+from policy_engine import Particulars
+from qubesd.api.method import Call, Command, Destination, EventStream, HeldAlong, Method, Need, Reply, Rows
 from qubesd.errors import OverLimit, PermissionDenied, ProtocolError, QubesError
 from qubesd.model.state import Klass, Qube
 
@@ -76,6 +78,7 @@ class Dispatcher:
     Args:
         strict: ``visibility = "strict"``: guards hold for every judged call, and what is hidden is absent.
         trust_consent: on dom0's socket an ``ask`` has been put to the user by the policy daemon in front.
+        kept_names: of qubes that the configuration stands by; only dom0 makes qubes of these names.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Dispatcher:
         *,
         strict: bool,
         trust_consent: bool,
+        kept_names: frozenset[str] = frozenset(),
     ) -> None:
         self._core = core
         self._policies = policies
@@ -96,6 +100,7 @@ class Dispatcher:
         self._audit = audit
         self._strict = strict
         self._trust_consent = trust_consent
+        self._kept_names = kept_names
         self._counts: dict[str, int] = {}
 
     def take(
@@ -123,9 +128,11 @@ class Dispatcher:
             method = check_contract(methods, call, target)
             value = method.parse(core, target, call.argument, call.payload) if method.parse else None
             command = Command(call.service, call.argument, caller, target, value)
-            if ground is not None and case.verdict.delegated:
-                command = replace(command, inherits=ground.confers_nothing)
             if ground is not None:
+                if case.verdict.delegated:
+                    command = replace(command, inherits=ground.confers_nothing)
+                if isinstance(method.guard, HeldAlong) and applies(method.guard, self._is_strict(case)):
+                    command = replace(command, sees=partial(ground.allows, method.guard.read, call.argument))
                 core = self._confirm(case, method, command, ground, service)
                 if not case.verdict.allowed:
                     return self._refused(case)
@@ -136,26 +143,34 @@ class Dispatcher:
             return self._wait(case, reply, method, command, ground)
         return self._answer(case, reply, method, command, ground)
 
-    def _confirm(
-        self, case: _Case, method: Method, command: Command, ground: Ground, service: str
-    ) -> Core:
+    def _confirm(self, case: _Case, method: Method, command: Command, ground: Ground, service: str) -> Core:
         """Judge the call with all that is known of it; the core that its caller may know.
 
         What a rule of the dialect allows, it allows for each qube that the call touches, so that all of them
         are there for the caller. What it denies is judged again without those that are hidden: to whom a qube
         is not there, it is not there to be denied.
         """
-        core, call, verdict = self._core, case.call, case.verdict
-        if verdict.delegated or method.creates:
-            about = particulars(core, method, command)
-            case.verdict = ground.confirm(verdict, service, call.argument, call.target, about)
-        if not self._is_strict(case) or (verdict.delegated and case.verdict.allowed):
+        core, chosen = self._core, case.verdict
+        if chosen.delegated or method.creates:
+            case.verdict = self._judged(
+                chosen, service, case.call, ground, particulars(core, method, command)
+            )
+        if not self._is_strict(case) or (chosen.delegated and case.verdict.allowed):
             return core
-        seen = as_seen(core, method, command, call, ground)
+        seen = as_seen(core, method, command, case.call, ground)
         if seen is not core and not case.verdict.allowed:
-            about = particulars(seen, method, command)
-            case.verdict = ground.confirm(verdict, service, call.argument, call.target, about)
+            case.verdict = self._judged(
+                chosen, service, case.call, ground, particulars(seen, method, command)
+            )
         return seen
+
+    def _judged(
+        self, chosen: Verdict, service: str, call: Call, ground: Ground, about: Particulars
+    ) -> Verdict:
+        """The verdict by all that is known of the call."""
+        if about.makes in self._kept_names:
+            return chosen.refused("name")
+        return ground.confirm(chosen, service, call.argument, call.target, about)
 
     async def _wait(
         self,

@@ -30,7 +30,6 @@ def entry_of(method: Method) -> Entry:
         form=_form(method.values) if isinstance(method.values, Values) else no_form,
         alters=method.alters,
         reserved=method.reserved,
-        creates=method.creates,
         takes_payload=method.payload is not Need.FORBIDDEN,
         needs_core=(
             method.touches is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from qubesd.errors import NoSuchQube
@@ -120,6 +120,8 @@ class UserDoor:
 
     Who has a door of its own is refused here: root, the daemon's own user, and dom0's group. A user that is
     not mapped, or mapped to a qube that does not exist, is refused in the same way: closed without a byte.
+    A user stays with the very qube that had the name first: another one of that name is not the user's before
+    the daemon is started again.
     """
 
     vouches: ClassVar[bool] = False
@@ -127,16 +129,26 @@ class UserDoor:
     users: Mapping[int, str]
     own_uid: int
     group: int | None
+    _bound: dict[int, str] = field(default_factory=dict)
+    """The uuids of the qubes, by user."""
+
+    def bind(self, system: System) -> None:
+        """Bind the users whose qubes are there and that have none yet."""
+        for user, name in self.users.items():
+            qube = system.qubes.get(name)
+            if qube is not None:
+                self._bound.setdefault(user, qube.uuid)
 
     def admits(self, peer: Peer, system: System) -> bool:
         if peer.uid in (0, self.own_uid) or peer.is_in(self.group):
             return False
-        qube = system.qubes.get(self.users.get(peer.uid, ""))
+        self.bind(system)
+        qube = system.find(f"uuid:{self._bound.get(peer.uid)}")
         return qube is not None and qube.klass is not Klass.ADMIN
 
     def caller(self, untrusted_source: str, peer: Peer, system: System) -> Qube:
         """Raises ``NoSuchQube`` where the qube has gone since."""
-        return _managed(self.users.get(peer.uid), system)
+        return _managed(system.by_uuid.get(self._bound.get(peer.uid, "")), system)
 
     def judges(self, caller: Qube) -> bool:
         return True

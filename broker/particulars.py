@@ -15,4 +15,5 @@ def particulars(core: Core, method: Method, command: Command) -> Particulars:
         QubesError: what it touches cannot be told.
     """
     values = method.values.canonical(command.value) if isinstance(method.values, Values) else {}
-    return Particulars(values, () if method.touches is None else method.touches(core, command))
+    subjects = () if method.touches is None else method.touches(core, command)
+    return Particulars(values, subjects, str(values["name"]) if method.creates else None)

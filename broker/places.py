@@ -4,6 +4,7 @@ to start fast."""
 POLICY_SOCKET = "/var/run/qubes/policy.sock"
 QUBESD_SOCKET = "/var/run/qubesd.sock"
 QUBESD_INTERNAL_SOCKET = "/var/run/qubesd.internal.sock"
+RUN = "/run/qubes"
 SERVICES = "/etc/qubes-rpc"
 """The folder of dom0's qrexec services."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from broker.colour import Colours
@@ -12,6 +13,7 @@ from policy_engine import (
     Allowed,
     AnyRule,
     Asked,
+    Demands,
     Explanation,
     PolicyError,
     PolicySource,
@@ -27,6 +29,12 @@ _WIDTH = 100
 
 _WHY = {
     "rule": "a rule denies it",
+    "frame": "the target leads out of the frame of the rule that allows it",
+    "value": "the payload is not what the rule asks for",
+    "subject": "it touches another qube, which the rule does not speak of",
+    "authority": "rules build on what it changes, so the rule must name +ARGUMENT itself",
+    "reserved": "it is dom0's alone",
+    "name": "rules or tags still speak of that name, so it is dom0's to use again",
     "no-rule": "no rule matches, and what no rule allows is denied",
     "bad-target": "the target is no word that a caller may use",
     "not-dispvm-template": "the target names no qube with template_for_dispvms set",
@@ -79,6 +87,7 @@ def explanation_document(explanation: Explanation, request: Request) -> dict[str
     else:
         document |= {"decision": "deny", "reason": decision.kind}
     document["rule"] = None if decision.rule is None else _rule_document(decision.rule)
+    document["demands"] = None if explanation.demands is None else asdict(explanation.demands)
     document["near_misses"] = [
         {"field": miss.field, **_rule_document(miss.rule)} for miss in explanation.near_misses
     ]
@@ -110,6 +119,10 @@ def explanation_text(
         yield f"  {_place(rule)}"
         for inclusion in inclusions(rule):
             yield f"  {colours.faint('included by')} {_harmless(inclusion.file)}:{inclusion.line}"
+    if explanation.demands is not None:
+        yield ""
+        yield "What it asks for besides, or the call is denied:"
+        yield from _demands_text(explanation.demands)
     if explanation.near_misses:
         yield ""
         which = "Rules before it" if rule is not None else "Rules"
@@ -122,6 +135,14 @@ def explanation_text(
             ),
             colours,
         )
+
+
+def _demands_text(demands: Demands) -> Iterator[str]:
+    if demands.value is not None:
+        yield f"  the payload is {_harmless(demands.value)}"
+    if demands.framed_to is not None:
+        yield f"  in its frame, it leads from {demands.framed_from} to {demands.framed_to}"
+    yield f"  what else it touches is {demands.selects}, or selected by the argument or value"
 
 
 def status_text(statuses: Sequence[Mapping[str, Any]], colours: Colours) -> Iterator[str]:
@@ -191,6 +212,8 @@ def _hints(explanation: Explanation, request: Request, world: World) -> Iterator
             yield "qubesd refuses it all the same: dom0 carries it out, so the rule needs target=dom0"
         elif decision.target == decision.source:
             yield "it is refused all the same: a qube does not call itself"
+    if explanation.demands is not None and explanation.demands.refusal is not None:
+        yield f"it is refused all the same: {_WHY[explanation.demands.refusal]}"
 
 
 def _place(rule: AnyRule) -> str:

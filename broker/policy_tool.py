@@ -2,6 +2,7 @@
 
 qubes-policy check                              is all of it well formed?
 qubes-policy check DIR                          the same for a directory that is not installed yet
+qubes-policy check --alone                      the same as a policy daemon beside a stock qubesd reads it
 qubes-policy explain mgmt admin.vm.Start work   why is it allowed or denied?
 qubes-policy status                             who decides, and by what?
 """
@@ -88,6 +89,11 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="check this policy directory alone (default: those that are configured)",
     )
+    check.add_argument(
+        "--alone",
+        action="store_true",
+        help="read it as qrexec-policy-daemon does on a stock dom0, where it decides what others carry out",
+    )
     why = commands.add_parser(
         "explain",
         help="show how a call is decided, and why",
@@ -118,28 +124,37 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _check(options: argparse.Namespace, config: Config) -> int:
     source, colours = DirectorySource(), Colours.of(sys.stdout)
     directories = _directories(config) if options.directory is None else [str(options.directory.absolute())]
-    loader = _loader(source, directories, config)
+    loader = _loader(source, directories, config, enforced=not options.alone)
     errors = loader.check()
-    for error in errors:
-        print(error)
-        _print(marked_line(error, source, colours))
-    if errors:
-        number = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
-        print(f"{colours.bad(number)}; with an error in any file, none of the policy comes into force")
-        return 1
     try:
         policy = loader.load()
     except PolicyError as error:
-        raise ToolError(f"the files changed while they were checked: {error}; check again") from error
-    for warning in policy.warnings:
-        print(colours.odd("warning"), warning)
+        if not errors:
+            raise ToolError(f"the files changed while they were checked: {error}; check again") from error
+        outcome, warnings = "with an error in any file, none of the policy comes into force", tuple[str]()
+    else:
+        # What is wrong closes frames. A framed file that is not there yet is no mistake, and has a warning.
+        errors = [error for error in errors if error.kind != "not-a-file"]
+        outcome, warnings = "only what is in a closed frame is denied, the rest is in force", policy.warnings
+    for found in errors:
+        print(found)
+        _print(marked_line(found, source, colours))
+    for warning in warnings:
+        place, closed, frame = warning.rpartition("; ")
+        print(colours.odd("warning"), frame if closed and place in map(str, errors) else warning)
+    if errors:
+        number = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        print(f"{colours.bad(number)}; {outcome}")
+        return 1
     print(f"{colours.good('ok')}: {len(policy.rules)} rules in {len(policy.files)} files")
     return 0
 
 
-def _loader(source: PolicySource, directories: Sequence[str], config: Config) -> Loader:
-    """As the daemon of this configuration reads its policy."""
-    return Loader(source, directories, str(config.policy_legacy), partial(catalogue, enforced=True))
+def _loader(
+    source: PolicySource, directories: Sequence[str], config: Config, enforced: bool = True
+) -> Loader:
+    """As a daemon of this configuration reads its policy, ``enforced`` as of ``Catalogue``."""
+    return Loader(source, directories, str(config.policy_legacy), partial(catalogue, enforced=enforced))
 
 
 def _explain(options: argparse.Namespace, config: Config) -> int:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from qubesd.config import Config
 
+SHIPPED = ("*.policy", "include/*", "examples/*")
+"""The files of the default policy, as patterns below its folder."""
+
 PLACEHOLDER_KERNEL = "0-placeholder"
 """A kernel whose ``vmlinuz`` is empty. The embedded hypervisor boots nothing, and a system needs a default
 kernel."""
@@ -38,8 +41,10 @@ def _install_policy(place: Path) -> None:
     shipped = shipped_policy()
     unfinished = place.with_name(f".{place.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
-    (unfinished / "include").mkdir(parents=True)
-    for pattern in ("*.policy", "include/*"):
+    unfinished.mkdir(parents=True)
+    for pattern in SHIPPED:
         for file in shipped.glob(pattern):
-            shutil.copyfile(file, unfinished / file.relative_to(shipped))
+            copy = unfinished / file.relative_to(shipped)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
     unfinished.rename(place)

@@ -22,6 +22,7 @@ from qubesd.events import (
     QubeAdded,
     QubeChanged,
     QubeRemoved,
+    QubeRemovedFromDisk,
     SystemChanged,
     SystemRestored,
     WireEvent,
@@ -107,6 +108,9 @@ class Streams:
         self._facts = facts
         self._stand = Stand(policies.now, facts.world())
         self._departed: dict[str, Stand] = {}
+        self._bereft: dict[Listener, World] = {}
+        """Those whose subject is gone, with the world in which it was there: its last event is still to
+        come."""
         core.bus.subscribe(Event, self._tell)
 
     def open(
@@ -146,6 +150,7 @@ class Streams:
             del self.listeners[listener]
             if listener.statistics:
                 self._core.statistics.unwatch()
+        self._bereft.pop(listener, None)
 
     def policy_changed(self) -> None:
         """What listeners may see is another from now on; tells them at once, not only with the next event."""
@@ -158,14 +163,16 @@ class Streams:
             self.policy_changed()
 
     def _tell(self, event: Event) -> None:
-        if not self.listeners:
+        if not self.listeners and not self._bereft:
             return
         self._catch_up()
         if isinstance(event, SystemRestored):
-            for listener in tuple(self.listeners):
+            for listener in (*self.listeners, *self._bereft):
                 listener.hang_up()
         elif isinstance(event, QubeChanged | SystemChanged):
             self._changed(event.subject)
+        elif isinstance(event, QubeRemovedFromDisk):
+            self._take_leave(event)
         elif isinstance(event, WireEvent):
             self._publish(event)
 
@@ -175,6 +182,13 @@ class Streams:
             # What is gone is judged in the world in which it was there.
             stand = self._departed.pop(event.qube, stand)
         self._offer(event, tuple(self.listeners), stand)
+
+    def _take_leave(self, event: QubeRemovedFromDisk) -> None:
+        """After this, the streams on the qube have nothing more to tell, and stay open, as in stock."""
+        for listener, world in tuple(self._bereft.items()):
+            if listener.subject == event.subject:
+                self._offer(event, (listener,), self._stand._replace(world=world))
+                listener.close()
 
     def _offer(self, event: WireEvent, listeners: Iterable[Listener], stand: Stand) -> None:
         """Send an event to those of the listeners that it is for."""
@@ -206,8 +220,8 @@ class Streams:
         if gone and subject is not None and subject in before.world:
             self._departed[subject] = before
         halted = subject is not None and self._core.running(subject).state == "Halted"
-        for listener in tuple(self.listeners):
-            if self._uprooted(listener):
+        for listener in (*self.listeners, *self._bereft):
+            if self._uprooted(listener, before.world):
                 continue
             if listener.statistics and subject is not None and subject == listener.subject and halted:
                 listener.hang_up()
@@ -224,19 +238,21 @@ class Streams:
         if not any(listener.source is not None for listener in self.listeners):
             self._departed.clear()
 
-    def _uprooted(self, listener: Listener) -> bool:
-        """End a stream whose caller is gone. One whose subject is gone has nothing more to tell and stays
-        open, as in stock; a new qube of that name is another one."""
+    def _uprooted(self, listener: Listener, before: World) -> bool:
+        """End a stream whose caller is gone. One whose subject is gone waits for its last event, unless a new
+        qube has the name already, which is another one."""
         qubes = self._core.system.qubes
-        for name, uuid in listener.uuids.items():
-            now = qubes.get(name)
-            if now is None or now.uuid != uuid:
-                if name == listener.source:
-                    listener.hang_up()
-                else:
-                    listener.close()
-                return True
-        return False
+        gone = [
+            name for name, uuid in listener.uuids.items() if name not in qubes or qubes[name].uuid != uuid
+        ]
+        if listener.source in gone:
+            listener.hang_up()
+        elif any(name in qubes for name in gone) or (gone and listener.statistics):
+            listener.close()
+        elif gone and listener not in self._bereft:
+            del self.listeners[listener]
+            self._bereft[listener] = before
+        return bool(gone)
 
     def _follows_view(self, listener: Listener) -> bool:
         everything = listener.subject is None and not listener.statistics

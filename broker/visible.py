@@ -16,6 +16,7 @@ from qubesd.api.method import (
     DeviceRows,
     EventRows,
     Guard,
+    HeldAlong,
     NameRows,
     QubeRows,
     Rows,
@@ -61,7 +62,7 @@ def _visible(keys: Collection[str], guard: Guard, ground: Ground, command: Comma
             return [key for key in keys if _allows_by_qube(ground, by_qube, key)]
         case DeviceRows(read):
             return [key for key in keys if _allows_by_qube(ground, read, key.partition(":")[0])]
-        case EventRows() | Unguarded():
+        case EventRows() | HeldAlong() | Unguarded():
             return keys
 
 

@@ -7,14 +7,14 @@ there, and passes on what qubesd says at the end. qubesd judges the qube again f
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from broker.called import ServiceParser, called
 from broker.client import connect, received, send_all
 from broker.places import QUBESD_INTERNAL_SOCKET
 from broker.wire import Failure, FramingError, encode_call, encode_error, parse_reply
@@ -31,7 +31,7 @@ _PATIENCE = 600.0
 
 
 class Places(NamedTuple):
-    """Who imports into which qube's volume, as the qrexec daemon tells it, and where qubesd is."""
+    """Who imports into which qube's volume, and where qubesd is."""
 
     source: str
     target: str
@@ -41,25 +41,26 @@ class Places(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Import from standard input; 0 where qubesd took the data, else 1, with its reply on standard output."""
-    parser = argparse.ArgumentParser(prog="admin.vm.volume.Import", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("volume", help="the name of the volume, as the argument of the service")
-    parser.add_argument(
-        "--with-size",
-        action="store_true",
-        default=Path(sys.argv[0]).name == WITH_SIZE,
-        help="the data begin with a line that has the new size in bytes",
-    )
-    parser.add_argument("--qubesd-internal-socket-path", type=Path, default=Path(QUBESD_INTERNAL_SOCKET))
-    options = parser.parse_args(arguments)
     try:
-        places = _places(os.environ, options.volume, options.qubesd_internal_socket_path)
-        reply = run(places, sys.stdin.fileno(), options.with_size)
+        reply = _carry_out(sys.argv[1:] if arguments is None else arguments)
     except (QubesError, OSError, FramingError) as error:
         known = error if isinstance(error, QubesError) else StorageError(f"the import failed: {error}")
         reply = encode_error(known)
     sys.stdout.buffer.write(reply)
     sys.stdout.buffer.flush()
     return 0 if reply.startswith(b"0\0") else 1
+
+
+def _carry_out(arguments: Sequence[str]) -> bytes:
+    parser = ServiceParser("admin.vm.volume.Import")
+    parser.add_argument("volume")
+    # The data begin with a line that has the new size in bytes.
+    named = Path(sys.argv[0]).name == WITH_SIZE
+    parser.add_argument("--with-size", action="store_true", default=named)
+    parser.add_argument("--qubesd-internal-socket-path", type=Path, default=Path(QUBESD_INTERNAL_SOCKET))
+    options = parser.parse_args(arguments)
+    places = Places(*called(os.environ), options.volume, options.qubesd_internal_socket_path)
+    return run(places, sys.stdin.fileno(), options.with_size)
 
 
 def run(places: Places, stream: int, with_size: bool) -> bytes:
@@ -84,17 +85,6 @@ def run(places: Places, stream: int, with_size: bool) -> bytes:
     finally:
         ended = _ask(places, "internal.vm.volume.ImportEnd", status)
     return ended
-
-
-def _places(environment: Mapping[str, str], volume: str, socket: Path) -> Places:
-    source = environment.get("QREXEC_REMOTE_DOMAIN")
-    if environment.get("QREXEC_REQUESTED_TARGET_TYPE") == "keyword":
-        target = {"adminvm": "dom0"}.get(environment.get("QREXEC_REQUESTED_TARGET_KEYWORD", ""))
-    else:
-        target = environment.get("QREXEC_REQUESTED_TARGET")
-    if not source or not target:
-        raise ProtocolError("this program is run by the qrexec daemon, which says who calls and whom")
-    return Places(source, target, volume, socket)
 
 
 def _size_line(stream: int) -> bytes:

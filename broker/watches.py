@@ -16,16 +16,9 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-import struct
-import warnings
-from collections.abc import Iterator
 
+from broker.inotify import Inotify, pyinotify
 from policy_engine import DirectorySource
-
-with warnings.catch_warnings():
-    # It imports asyncore, which Python has deprecated, for a notifier that is not used here.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import pyinotify
 
 _ANOTHER = pyinotify.IN_CREATE | pyinotify.IN_DELETE | pyinotify.IN_MOVED_FROM | pyinotify.IN_MOVED_TO
 _WRITING = pyinotify.IN_MODIFY | pyinotify.IN_CLOSE_WRITE
@@ -38,10 +31,7 @@ _ENTRIES = (
     | pyinotify.IN_ONLYDIR
 )
 _CONTENT = _WRITING | pyinotify.IN_ATTRIB
-_DO_NOT_FOLLOW = pyinotify.IN_DONT_FOLLOW
 
-_EVENT = struct.Struct("iIII")
-_CHUNK = 64 * 1024
 _MAX_LINKS = 40
 
 
@@ -52,11 +42,9 @@ class Watches:
     """
 
     def __init__(self) -> None:
-        self._manager = pyinotify.WatchManager()
-        self.descriptor: int = self._manager.get_fd()
+        self._inotify = Inotify()
+        self.descriptor = self._inotify.descriptor
         """Readable when ``changed`` has something to say."""
-        os.set_inheritable(self.descriptor, False)
-        os.set_blocking(self.descriptor, False)
         self.blind: list[str] = []
         """Places that the kernel does not let us watch: ``/proc/sys/fs/inotify`` has its limits."""
         self._wanted: dict[int, set[str] | None] = {}
@@ -78,10 +66,7 @@ class Watches:
         """Everything was looked at; forget what was not among it."""
         before, self._wanted = self._wanted, self._looked
         for number in before.keys() - self._looked.keys():
-            try:
-                self._manager.rm_watch(number, quiet=False)
-            except pyinotify.WatchManagerError:
-                continue  # what it was on is gone, and with it the watch
+            self._inotify.remove(number)
 
     def entry(self, directory: str, name: str) -> None:
         """Watch for what has this name in a directory; neither need be there."""
@@ -109,9 +94,7 @@ class Watches:
     def changed(self) -> bool:
         """Whether anything happened since it was last asked that may matter. Does not wait."""
         found = False
-        for number, mask, name in self._events():
-            if mask & pyinotify.IN_IGNORED and self._manager.get_watch(number) is not None:
-                self._manager.del_watch(number)
+        for number, mask, name in self._inotify.news():
             if mask & pyinotify.IN_Q_OVERFLOW:
                 self._written.clear()
                 found = True
@@ -135,7 +118,7 @@ class Watches:
             self._written.discard((number, name))
 
     def close(self) -> None:
-        self._manager.close()
+        self._inotify.close()
 
     def _matters(self, number: int, name: str) -> bool:
         for watched in (self._wanted, self._looked):
@@ -146,35 +129,15 @@ class Watches:
                     return True
         return False
 
-    def _events(self) -> Iterator[tuple[int, int, str]]:
-        """Number of the watch, mask and name of every event that waits.
-
-        pyinotify's own reader gives up a whole batch at a file name that is not UTF-8, which anybody can make
-        in a directory like ``/tmp``.
-        """
-        while True:
-            try:
-                data = os.read(self.descriptor, _CHUNK)
-            except BlockingIOError:
-                return
-            at = 0
-            while at < len(data):
-                number, mask, _, length = _EVENT.unpack_from(data, at)
-                at += _EVENT.size + length
-                yield number, mask, os.fsdecode(data[at - length : at].rstrip(b"\0"))
-
     def _watch(self, path: str, mask: int) -> int | None:
         number = self._numbers.get(path)
         if number is None:
-            try:
-                added = self._manager.add_watch(path, mask | _DO_NOT_FOLLOW, quiet=False)
-            except (pyinotify.WatchManagerError, UnicodeEncodeError):
+            number = self._inotify.add(path, mask)
+            if number is None:
                 # Whoever removed it while we came is told of by the directory above.
                 if os.path.lexists(path):
                     self.blind.append(path)
                 return None
-            number = next(iter(added.values()))
-            assert isinstance(number, int)
             self._numbers[path] = number
         return number
 

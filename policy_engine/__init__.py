@@ -10,7 +10,7 @@ from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.delegation import Allowance, AnyRule, DelegationRule, Limit
 from policy_engine.errors import PolicyError, WorldError
-from policy_engine.explain import Explanation, NearMiss, explain, inclusions
+from policy_engine.explain import Demands, Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
 from policy_engine.hidden import hidden
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
@@ -35,6 +35,7 @@ __all__ = [
     "Catalogue",
     "Decision",
     "DelegationRule",
+    "Demands",
     "Denied",
     "Deny",
     "DirectorySource",

@@ -18,6 +18,13 @@ GUARDED = ("admin.", "policy.")
 """Services that a glob covers only where its text begins like this as well."""
 
 
+def guard_of(service: str) -> str:
+    """The one of ``GUARDED`` that a service begins with; empty where it is none of theirs."""
+    if not service.startswith(GUARDED):
+        return ""
+    return next(guard for guard in GUARDED if service.startswith(guard))
+
+
 class Names(Enum):
     """What the argument of a call names."""
 
@@ -80,7 +87,6 @@ class Entry:
             (``@tag:work``), ``@label`` or ``@template`` for those of the destination, ``@served-by`` for the
             qubes that show, play or relay for it; ``None`` for nothing.
         reserved: whether a call with this argument is dom0's alone.
-        creates: whether it makes a qube, named by the key ``name`` of its payload.
         takes_payload: whether there may be a payload at all.
         needs_core: only a daemon with a core can judge it in full: it names qubes besides its destination, or
             its answer has rows.
@@ -92,7 +98,6 @@ class Entry:
     form: Form = no_form
     alters: Callable[[str], str | None] = alters_nothing
     reserved: Callable[[str], bool] = never
-    creates: bool = False
     takes_payload: bool = False
     needs_core: bool = False
 

@@ -6,7 +6,7 @@ qubes of the world, as many above for ``@dispvm:`` and the same qubes, and three
 """
 
 from policy_engine.delegation import DelegationRule
-from policy_engine.expression import Both, Either, Expression, Is, Not, OfCaller
+from policy_engine.expression import Expression
 from policy_engine.model import (
     DOM0,
     DOM0_TEXTS,
@@ -23,8 +23,8 @@ from policy_engine.model import (
     Tagged,
     Typed,
 )
-from policy_engine.plan import Plan
-from policy_engine.targets import caller_name, frame_keys, is_running, target_keys
+from policy_engine.plan import Plan, Span
+from policy_engine.targets import NO_KEYS, caller_name, frame_keys, is_running, target_keys
 from policy_engine.world import DISPOSABLE_BASES, INTERNAL, RUNNING, World, selector_key
 
 
@@ -35,7 +35,7 @@ def choices(plan: Plan, ask: Ask, source: str, world: World) -> tuple[str, ...]:
         text = DOM0 if text in DOM0_TEXTS else text
         return (text,) if ask.autostart or is_running(text, world) else ()
 
-    texts = _Texts(world)
+    texts = _Texts(world, source)
     offered = texts.offered(plan)
     caller = world.find(source)
     itself = 0 if caller is None else 1 << world.number(caller.name)
@@ -88,12 +88,14 @@ def _decided(rule: DelegationRule, ask: Ask, plan: Plan, source: str, world: Wor
     if not ask.autostart:
         qubes &= world.matching((RUNNING, "@adminvm"))
     names = [name for name in world.selected(qubes) if name != caller_name(source, world)]
+    others = [] if DOM0 in world else [DOM0]
     if ask.autostart:
-        for base in world.selected(world.matching((DISPOSABLE_BASES,)) & shown):
-            target = f"@dispvm:{base}"
-            framed = frame_keys(target, source, world)
-            if plan.matching(target_keys(target, source, world), framed, frozenset()) is rule:
-                names.append(target)
+        others += [f"@dispvm:{base}" for base in world.selected(world.matching((DISPOSABLE_BASES,)) & shown)]
+    for target in others:
+        keys, framed = target_keys(target, source, world), frame_keys(target, source, world)
+        position = plan.earliest(plan.keys & keys, keys, framed, NO_KEYS)
+        if position is not None and plan.rules[position] is rule:
+            names.append(target)
     return tuple(sorted(names))
 
 
@@ -113,12 +115,13 @@ def preselected(ask: Ask, targets: tuple[str, ...], source: str, world: World) -
 
 
 class _Texts:
-    """Sets of texts that a question may offer, as bits of one integer."""
+    """Sets of texts that a question to a source may offer, as bits of one integer."""
 
-    __slots__ = ("absent_dom0", "admin_qube", "disposable", "qubes", "size", "world")
+    __slots__ = ("absent_dom0", "admin_qube", "disposable", "qubes", "size", "source", "world")
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, source: str) -> None:
         self.world = world
+        self.source = source
         self.size = len(world)
         self.qubes = (1 << self.size) - 1
         self.admin_qube = 1 << 2 * self.size
@@ -136,11 +139,11 @@ class _Texts:
                 offered |= texts
         return offered
 
-    def _expansion(self, subject: Selector | Expression) -> int:
+    def _expansion(self, subject: Selector | Span) -> int:
         world, size = self.world, self.size
         match subject:
-            case Is() | OfCaller() | Either() | Both() | Not():
-                return self._spoken_of(subject)
+            case Span(target, frame):
+                return self._spoken_of(target) & (-1 if frame is None else self._framed(frame))
             case Named(name):
                 facts = world.find(name)
                 return 0 if facts is None else 1 << world.number(facts.name)
@@ -169,13 +172,21 @@ class _Texts:
             case NoTarget():
                 return 0
 
+    def _framed(self, frame: Expression) -> int:
+        """The texts that lie in a frame: a disposable counts as its template."""
+        qubes = frame.bits(self.world)
+        bases = qubes & self.world.matching((DISPOSABLE_BASES,))
+        own = self.disposable if frame.matches(frame_keys("@dispvm", self.source, self.world)) else 0
+        return qubes | bases << self.size | self._dom0(frame) | own
+
+    def _dom0(self, expression: Expression) -> int:
+        """The texts for dom0 besides that of the qube, if the expression may be about it."""
+        named = any(atom.text in ("@adminvm", "*") for atom in expression.atoms())
+        return self.admin_qube | self.absent_dom0 if named else 0
+
     def _spoken_of(self, expression: Expression) -> int:
         """All texts that an expression of the dialect may be about: whatever is doubtful is among them."""
-        texts = expression.bits(self.world)
-        bases = self.world.matching((DISPOSABLE_BASES,)) << self.size
-        for atom in expression.atoms():
-            if atom.text.startswith(("@dispvm", "@anyvm", "*")):
-                texts |= bases | self.disposable
-            if atom.text in ("@adminvm", "*"):
-                texts |= self.admin_qube | self.absent_dom0
+        texts = expression.bits(self.world) | self._dom0(expression)
+        if any(atom.text.startswith(("@dispvm", "@anyvm", "*")) for atom in expression.atoms()):
+            texts |= self.world.matching((DISPOSABLE_BASES,)) << self.size | self.disposable
         return texts

@@ -16,9 +16,6 @@ from policy_engine.policy import Policy
 from policy_engine.targets import caller_name
 from policy_engine.world import Resident, World
 
-NAME = "name"
-"""The key of a payload that names the qube which a call makes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Particulars:
@@ -27,10 +24,12 @@ class Particulars:
     Attributes:
         values: the payload in canonical form.
         subjects: the names of the qubes that it touches besides its destination, there or not.
+        makes: the name of the qube that it makes; ``None`` if it makes none.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
     subjects: tuple[str, ...] = ()
+    makes: str | None = None
 
 
 def confirm(
@@ -53,10 +52,33 @@ def _refusal(
     world: World,
 ) -> DenialKind | None:
     # A name that is still spoken of would hand its next bearer what was meant for the last one.
-    if entry.creates and policy.authority.refers_to(str(particulars.values.get(NAME)), world):
+    if particulars.makes is not None and policy.authority.refers_to(particulars.makes, world):
         return "name"
     rule = decision.rule
     if not isinstance(rule, DelegationRule):
+        return None
+    refusal = out_of_reach(policy, rule, request)
+    if refusal is not None:
+        return refusal
+    argument = request.argument[1:]
+    name = caller_name(decision.source, world)
+    if rule.value is not None and not rule.value.admit(particulars.values, name, world):
+        return "value"
+    destination = world.resident(decision.requested_target)
+    named = world.resident(entry.names.of(argument) or "")
+    for subject in particulars.subjects:
+        resident = world.resident(subject)
+        if resident is None or not (
+            resident is destination or _covers(rule, resident, resident is named, particulars, name)
+        ):
+            return "subject"
+    return None
+
+
+def out_of_reach(policy: Policy, rule: DelegationRule, request: Request) -> DenialKind | None:
+    """What keeps the rule from granting the call with this argument, whatever its payload is."""
+    entry = None if policy.catalogue is None else policy.catalogue.entries.get(request.service)
+    if entry is None:
         return None
     argument = request.argument[1:]
     if entry.reserved(argument):
@@ -64,17 +86,6 @@ def _refusal(
     altered = entry.alters(argument)
     if altered and policy.authority.confers(altered) and not rule.names_literally(request.argument):
         return "authority"
-    name = caller_name(decision.source, world)
-    if rule.value is not None and not rule.value.admit(particulars.values, name, world):
-        return "value"
-    destination = world.residents.get(decision.requested_target)
-    named = world.residents.get(entry.names.of(argument) or "")
-    for subject in particulars.subjects:
-        resident = world.residents.get(subject)
-        if resident is None or not (
-            resident is destination or _covers(rule, resident, resident is named, particulars, name)
-        ):
-            return "subject"
     return None
 
 
@@ -97,7 +108,7 @@ def _covers(
 
 def allowance(policy: Policy, caller: str, world: World) -> Allowance:
     """How much of what it created the caller may have: what all matching limits leave."""
-    resident = world.residents.get(caller)
+    resident = world.resident(caller)
     found = Allowance()
     if resident is None:
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from policy_engine.catalogue import GUARDED, SINGLE, Catalogue, Entry, Kind
+from policy_engine.catalogue import SINGLE, Catalogue, Entry, Kind
 from policy_engine.delegation import Arguments, Reach, Services
 from policy_engine.dialect import Alternatives, Dialect, Outcome, read_amount
 from policy_engine.errors import quoted
@@ -35,29 +35,30 @@ def checked_value(reach: Reach, outcome: Outcome, dialect: Dialect) -> Values | 
     if not dialect.catalogue.enforced and not isinstance(outcome.action, Deny):
         _require_no_core(covered, outcome)
     if outcome.remember is not None:
-        _require_no_payload(reach.services, covered, outcome)
+        _require_no_payload(reach.services, covered, outcome, dialect.catalogue)
     if outcome.value is None:
         return None
     place = outcome.value_offset
     if not covered or _covers_others(reach.services, dialect.catalogue):
-        raise FieldError("value", "value= is for calls of the Admin API only", place)
+        raise FieldError("value", "value= is for calls of the Admin API that are named or in a set", place)
     forms = list(_forms(covered, reach.arguments, place))
     keys = tuple((one.key, _matcher(one, forms, dialect)) for one in outcome.value)
     return Values(outcome.value_text, keys)
 
 
 def _covered(services: Services, catalogue: Catalogue) -> Iterator[tuple[str, Entry]]:
-    """The calls of the Admin API that the field covers."""
+    """The calls of the Admin API that the field covers, in the order of which an error names the first."""
     if not services.globs:
-        yield from ((name, catalogue.entries[name]) for name in services.names if name in catalogue.entries)
+        names = sorted(services.names & catalogue.entries.keys())
+        yield from ((name, catalogue.entries[name]) for name in names)
         return
     yield from ((name, entry) for name, entry in catalogue.entries.items() if services.covers(name))
 
 
 def _covers_others(services: Services, catalogue: Catalogue) -> bool:
-    """Whether it also covers services that are no calls of the Admin API."""
-    others = any(name not in catalogue.entries for name in services.names)
-    return others or any(not glob.startswith(GUARDED) for glob in services.globs)
+    """Whether it also covers services that are no calls of the Admin API. A glob does, whatever it begins
+    with: nobody keeps a service from being called ``admin.Mine``."""
+    return bool(services.globs) or any(name not in catalogue.entries for name in services.names)
 
 
 def _require_no_core(covered: Mapping[str, Entry], outcome: Outcome) -> None:
@@ -72,10 +73,10 @@ def _require_no_core(covered: Mapping[str, Entry], outcome: Outcome) -> None:
         )
 
 
-def _require_no_payload(services: Services, covered: Mapping[str, Entry], outcome: Outcome) -> None:
-    unknown = len(covered) < len(services.names) or any(
-        not glob.startswith(GUARDED) for glob in services.globs
-    )
+def _require_no_payload(
+    services: Services, covered: Mapping[str, Entry], outcome: Outcome, catalogue: Catalogue
+) -> None:
+    unknown = _covers_others(services, catalogue)
     if unknown or any(entry.takes_payload for entry in covered.values()):
         message = "remember= is for calls of the Admin API that have no payload"
         raise FieldError("remember", message, outcome.remember_offset)
@@ -147,8 +148,9 @@ def _range(text: str, offset: int, kind: Kind) -> tuple[int, int]:
 def _pattern(text: str, offset: int) -> TextPattern:
     is_open = text.endswith("*")
     text = text.removesuffix("*")
-    if "*" in text or text.count(HOLE) > 1 or text.replace(HOLE, "").strip("{}") != text.replace(HOLE, ""):
-        raise FieldError("value", f"expected a text, with '*' at its end only, found {quoted(text)}", offset)
+    if text.count(HOLE) > 1 or any(sign in text.replace(HOLE, "", 1) for sign in "*{}"):
+        message = f"expected a text with one {HOLE}, if any, and '*' at its end only, found {quoted(text)}"
+        raise FieldError("value", message, offset)
     if is_open and text.endswith(HOLE):
         # a* would cover what is called after ab.
         raise FieldError(

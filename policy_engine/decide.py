@@ -9,7 +9,7 @@ from policy_engine.delegation import AnyRule, DelegationRule
 from policy_engine.model import Allow, Ask, Deny
 from policy_engine.policy import Policy
 from policy_engine.resolve import delegated, resolve
-from policy_engine.targets import argument_keys, frame_keys, prepare, source_keys, target_keys
+from policy_engine.targets import NO_KEYS, argument_keys, frame_keys, prepare, source_keys, target_keys
 from policy_engine.world import World
 
 _NO_RULE = Denied("no-rule", True)
@@ -18,8 +18,7 @@ _NO_RULE = Denied("no-rule", True)
 def decide(policy: Policy, request: Request, world: World) -> Decision:
     """What the policy says to the request in this world. Never raises, asks nobody, changes nothing."""
     service, argument, source, target, requested_source = request
-    residents = world.residents
-    resident = residents.get(target)
+    resident = world.resident(target)
     if resident is None:
         prepared = prepare(target, world)
         if isinstance(prepared, Denied):
@@ -30,28 +29,28 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
         if refusal is not None:
             return refusal
         source = requested_source
-    caller = residents.get(source)
+    caller = world.resident(source)
     keys = target_keys(target, source, world) if resident is None else resident.keys
 
     if caller is None:
         plan = policy.plan(service, argument, source_keys(source), "")
     else:
         plan = policy.plan(service, argument, caller.keys, caller.facts.name)
-    rule: AnyRule | None
-    if plan.anchors:
+    matching = plan.keys & keys
+    if not matching:
+        return _NO_RULE
+    if plan.cases:
         framed = keys if resident is not None else frame_keys(target, source, world)
-        rule = plan.matching(keys, framed, argument_keys(policy, service, argument, world))
-        if rule is None:
+        about = argument_keys(policy, service, argument, world) if plan.judges_arguments else NO_KEYS
+        position = plan.earliest(matching, keys, framed, about)
+        if position is None:
             return _NO_RULE
+    elif len(matching) == 1:
+        (key,) = matching
+        position = plan.first[key]
     else:
-        matching = plan.keys & keys
-        if not matching:
-            return _NO_RULE
-        if len(matching) == 1:
-            (key,) = matching
-            rule = plan.rules[plan.first[key]]
-        else:
-            rule = plan.rules[min(map(plan.first.__getitem__, matching))]
+        position = min(map(plan.first.__getitem__, matching))
+    rule = plan.rules[position]
 
     action = rule.action
     if isinstance(action, Allow):
@@ -61,7 +60,7 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
     if isinstance(action, Deny):
         return Denied("rule", action.notify, rule)
     if isinstance(rule, DelegationRule):
-        targets = choices_in_dialect(rule, action, plan, source, world, policy.serves(service))
+        targets = choices_in_dialect(rule, action, plan, source, world, service in policy.served)
     else:
         targets = choices(plan, action, source, world)
     return _ask(rule, action, targets, target, source, world)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policy_engine.catalogue import GUARDED
-from policy_engine.expression import Expression
+from policy_engine.expression import Expression, Is
 from policy_engine.model import Allow, Ask, Deny, Inclusion, Rule
 from policy_engine.values import Values
 
@@ -27,13 +27,12 @@ class Services:
     globs: tuple[str, ...] = ()
 
     def covers(self, service: str) -> bool:
-        return service in self.names or any(glob_covers(glob, service) for glob in self.globs)
-
-
-def glob_covers(glob: str, service: str) -> bool:
-    """Whether ``GLOB*`` is for this service; those of the Admin API are for globs that speak of them."""
-    guard = next((guard for guard in GUARDED if service.startswith(guard)), "")
-    return service.startswith(glob) and glob.startswith(guard)
+        """Services of the Admin API are for globs that speak of them."""
+        if service in self.names:
+            return True
+        if not service.startswith(GUARDED):
+            return service.startswith(self.globs)
+        return any(glob.startswith(GUARDED) and service.startswith(glob) for glob in self.globs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,7 @@ class Arguments:
 
     def covers(self, argument: str) -> bool:
         """By text alone: whether it may be this argument, ``qubes`` left aside."""
-        return (
-            self.qubes is not None
-            or argument in self.names
-            or any(argument.startswith(glob) for glob in self.globs)
-        )
+        return self.qubes is not None or argument in self.names or argument.startswith(self.globs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +68,10 @@ class Reach:
         yield self.target
         if self.arguments.qubes is not None:
             yield self.arguments.qubes
+
+
+EVERYTHING = Reach(Services(frozenset(), ("", *GUARDED)), Arguments(globs=("",)), Is("*"), Is("*"))
+"""The fields that match every request."""
 
 
 @dataclass(frozen=True, slots=True)

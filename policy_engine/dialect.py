@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from typing import Any, TypeVar, cast
 
 from lark import Lark, Token, UnexpectedInput, UnexpectedToken
@@ -78,11 +77,18 @@ _BUILT_IN = frozenset(
 )
 _BUILT_IN |= {"@label", "@template"}
 
+MAX_TEXT = 8 * 1024
+"""Characters of one field or directive."""
+
 MAX_ATOMS = 1_000
 """Names and tokens of one expression, those of its defined names counted each time."""
 
+MAX_DEPTH = 20
+"""How many defined names may be used within each other."""
+
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _MAX_NUMBER = 2**63 - 1
+_MANY_DIGITS = 20
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _MAX_REMEMBER = 24 * 3600
 
@@ -92,16 +98,29 @@ _TAKES: dict[Kind, tuple[str, ...]] = {"value": ("allow", "ask"), "remember": ("
 _KINDS: dict[str, Kind] = {kind: kind for kind in _TAKES}
 
 
+@dataclass(frozen=True, slots=True)
+class _Defined:
+    """What a name stands for, with its size."""
+
+    expression: Expression
+    atoms: int
+    depth: int
+
+
 class Dialect:
     """The readers of one file. What was read is remembered, for policies repeat themselves.
 
     Each reader raises ``FieldError``.
+
+    Attributes:
+        atoms: names and tokens of all expressions that were read, those read again counted again.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
-        self._defined: dict[str, Expression] = {}
-        self._known: dict[tuple[str, str], Any] = {}
+        self.atoms = 0
+        self._defined: dict[str, _Defined] = {}
+        self._known: dict[tuple[str, str], tuple[Any, int]] = {}
 
     def services(self, text: str) -> Services:
         """A service field. Refuses: service-chars."""
@@ -128,10 +147,15 @@ class Dialect:
         return self._once("outcome", text, _outcome)
 
     def _once(self, field: str, text: str, read: Callable[[str], V]) -> V:
-        found = self._known.get((field, text))
-        if found is None:
-            found = self._known[field, text] = read(text)
-        return cast(V, found)
+        known = self._known.get((field, text))
+        if known is None:
+            before = self.atoms
+            value = read(text)
+            self._known[field, text] = value, self.atoms - before
+            return value
+        value, atoms = known
+        self.atoms += atoms
+        return cast(V, value)
 
     def define(self, text: str) -> None:
         """``!define @name (expression)``. Refuses: define, token."""
@@ -139,7 +163,7 @@ class Dialect:
         name, expression = tree.children
         if str(name) in _BUILT_IN or str(name) in self._defined:
             raise FieldError("define", f"{quoted(name)} has a meaning already", name.start_pos or 0)
-        self._defined[str(name)] = self._built(expression)
+        self._defined[str(name)] = _Defined(self._built(expression), *self._size(expression))
 
     def limit(self, text: str) -> tuple[Expression, Allowance]:
         """``!limit SOURCE key=value …``. Refuses: limit, token."""
@@ -190,15 +214,29 @@ class Dialect:
         expression = self._built(_parse("expression", text, "token", f"{what}: qubes with '|', ',' and '!'"))
         for atom in expression.atoms():
             if atom.text in refused:
-                raise FieldError("token", f"expected {what}, found {quoted(atom.text)}", text.find(atom.text))
+                offset = max(text.find(atom.text), 0)  # not there if a defined name stands for it
+                raise FieldError("token", f"expected {what}, found {quoted(atom.text)}", offset)
         return expression
 
     def _built(self, tree: Any) -> Expression:
         """What the grammar found, with what ``!define`` has named in the place of the names."""
         expression = self._part(tree)
-        if sum(1 for _ in islice(expression.atoms(), MAX_ATOMS + 1)) > MAX_ATOMS:
-            raise FieldError("token", f"an expression has at most {MAX_ATOMS} names and tokens, all in all")
+        atoms, depth = self._size(tree)
+        if atoms > MAX_ATOMS or depth > MAX_DEPTH:
+            message = f"{MAX_ATOMS} names and tokens, and defined names {MAX_DEPTH} deep"
+            raise FieldError("token", f"an expression has at most {message}")
+        self.atoms += atoms
         return expression
+
+    def _size(self, tree: Any) -> tuple[int, int]:
+        """The names and tokens of an expression, and how deep defined names lie in it."""
+        if tree.data == "defined":
+            defined = self._defined[str(tree.children[0])]
+            return defined.atoms, defined.depth + 1
+        if tree.data not in ("either", "both", "negated"):
+            return 1, 0
+        parts = [self._size(part) for part in tree.children]
+        return sum(atoms for atoms, _ in parts), max(depth for _, depth in parts)
 
     def _part(self, tree: Any) -> Expression:
         match tree.data:
@@ -215,8 +253,12 @@ class Dialect:
                 if found is None:
                     message = f"expected a token or a name that is defined above, found {quoted(name)}"
                     raise FieldError("token", message, name.start_pos or 0)
-                return found
-        return _atom(tree.children[0])
+                return found.expression
+        (token,) = tree.children
+        if token.startswith("@template:") and not self.catalogue.enforced:
+            message = "who decides here is not told of templates; leave @template: out"
+            raise FieldError("needs-core", message, token.start_pos or 0)
+        return _atom(token)
 
 
 def _atom(token: Token) -> Expression:
@@ -240,8 +282,8 @@ def read_frame(text: str) -> tuple[str, int] | None:
 def read_amount(text: str, offset: int, kind: Kind = "value") -> tuple[int, bool]:
     """A number with or without a unit, in bytes if it has one, and whether it has. Raises ``FieldError``."""
     digits = text.rstrip("KMGTiB")
-    if digits.isascii() and digits.isdigit():
-        number = int(digits[:20]) * _UNITS.get(text[len(digits) :], 1)
+    if digits.isascii() and digits.isdigit() and len(digits) < _MANY_DIGITS:
+        number = int(digits) * _UNITS.get(text[len(digits) :], 1)
         if number <= _MAX_NUMBER and (text == digits or text[len(digits) :] in _UNITS):
             return number, text != digits
     raise FieldError(
@@ -284,7 +326,8 @@ def _outcome(text: str) -> Outcome:
 
 
 def _value_text(rest: str) -> str:
-    return rest[: rest.index(")") + 1] if rest[0] == "(" else rest.split(None, 1)[0]
+    """As it is written, its words parted by single blanks."""
+    return " ".join(rest[: rest.index(")") + 1].split()) if rest[0] == "(" else rest.split(None, 1)[0]
 
 
 def _alternatives(part: Any) -> Iterable[Alternatives]:
@@ -318,6 +361,8 @@ def _duration(text: str, offset: int) -> int:
 
 
 def _parse(start: str, text: str, kind: Kind, expected: str) -> Any:
+    if len(text) > MAX_TEXT:
+        raise FieldError(kind, f"expected {expected}, at most {MAX_TEXT} characters", MAX_TEXT)
     try:
         return _grammar().parse(text, start=start)
     except UnexpectedInput as error:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from policy_engine.confirm import out_of_reach
 from policy_engine.decide import decide
-from policy_engine.decision import Decision, Denied, Request
+from policy_engine.decision import Decision, DenialKind, Denied, Request
 from policy_engine.delegation import AnyRule, DelegationRule
 from policy_engine.model import ANY, Inclusion
 from policy_engine.policy import Policy
@@ -24,17 +25,38 @@ class NearMiss:
 
 
 @dataclass(frozen=True, slots=True)
+class Demands:
+    """What a rule of the dialect asks of a call besides its four fields, before the call is carried out.
+
+    Attributes:
+        selects: the qubes in the target field, definitions and the caller's name filled in. Other qubes that
+            the call touches must be among them, or be selected by the argument or the value.
+        value: what the payload must be, as it is written; ``None`` for anything.
+        framed_from, framed_to: the sources and targets of the frame, likewise; ``None`` without one.
+        refusal: why it is denied whatever the payload is; ``None`` where that depends.
+    """
+
+    selects: str
+    value: str | None
+    framed_from: str | None
+    framed_to: str | None
+    refusal: DenialKind | None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A decision and how it came about.
 
     Attributes:
         target: the target that rules were matched with; ``None`` if the request was denied before any was.
         near_misses: in order of evaluation; they end where a rule decided.
+        demands: ``None`` unless a rule of the dialect allows or asks.
     """
 
     decision: Decision
     target: str | None
     near_misses: tuple[NearMiss, ...]
+    demands: Demands | None = None
 
 
 def explain(policy: Policy, request: Request, world: World) -> Explanation:
@@ -52,7 +74,20 @@ def explain(policy: Policy, request: Request, world: World) -> Explanation:
             break
         if len(missed) == 1:
             found.append(NearMiss(rule, missed[0]))
-    return Explanation(decision, target, tuple(found))
+    return Explanation(decision, target, tuple(found), _demands(policy, decision, request, caller.name))
+
+
+def _demands(policy: Policy, decision: Decision, request: Request, name: str) -> Demands | None:
+    rule = decision.rule
+    if isinstance(decision, Denied) or not isinstance(rule, DelegationRule):
+        return None
+    return Demands(
+        rule.reach.target.bound(name).text,
+        None if rule.value is None else rule.value.text,
+        None if rule.frame is None else rule.frame.source.bound(name).text,
+        None if rule.frame is None else rule.frame.target.bound(name).text,
+        out_of_reach(policy, rule, request),
+    )
 
 
 def inclusions(rule: AnyRule) -> Iterator[Inclusion]:
@@ -115,5 +150,5 @@ class _Asked:
 
 
 def _keys(token: str, world: World) -> frozenset[str]:
-    resident = world.residents.get(token)
+    resident = world.resident(token)
     return frozenset() if resident is None else resident.keys

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from policy_engine.model import DOM0_TEXTS
 from policy_engine.world import EXISTING, World
 
 HOLE = "{source}"
@@ -55,10 +56,11 @@ class OfCaller:
 
     def bound(self, source: str) -> Expression:
         """Nothing for a caller whose name holds what ends the name here: ``a`` with ``_b`` behind it must not
-        be what ``a_b`` is."""
+        be what ``a_b`` is. Never dom0, which is matched by naming it only."""
         if not source or (self.after[:1] in source and self.after):
             return NOTHING
-        return Is(f"{self.before}{source}{self.after}")
+        key = f"{self.before}{source}{self.after}"
+        return NOTHING if key in DOM0_TEXTS else Is(key)
 
     def matches(self, keys: frozenset[str]) -> bool:
         raise ValueError(f"{self.text} is not bound to a caller")
@@ -175,11 +177,17 @@ def _breadth(anchors: frozenset[str]) -> tuple[bool, int]:
     return bool(anchors & _BROAD), len(anchors)
 
 
+def alternatives(expression: Expression) -> Iterator[Expression]:
+    """The parts of which one is all that it takes."""
+    if isinstance(expression, Either):
+        for part in expression.parts:
+            yield from alternatives(part)
+    else:
+        yield expression
+
+
 def plain_keys(expression: Expression) -> frozenset[str] | None:
     """The keys of which one is all that it takes; ``None`` where it takes more than that."""
-    if isinstance(expression, Is):
-        return frozenset((expression.key,))
-    if not isinstance(expression, Either):
-        return None
-    keys = [plain_keys(part) for part in expression.parts]
-    return None if None in keys else frozenset[str]().union(*(key for key in keys if key is not None))
+    parts = list(alternatives(expression))
+    keys = frozenset(part.key for part in parts if isinstance(part, Is))
+    return keys if all(isinstance(part, Is) for part in parts) else None

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from sys import intern
+from typing import NamedTuple
 
 from policy_engine.delegation import AnyRule, DelegationRule
-from policy_engine.expression import Expression, plain_keys
+from policy_engine.expression import Both, Expression, Is, Not, alternatives, plain_keys
 from policy_engine.model import Action, Allow, Deny, Selector
-from policy_engine.world import World, selector_key
+from policy_engine.world import EXISTING, World, selector_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +23,14 @@ class Condition:
     to the caller.
 
     Attributes:
-        position: of the rule among those of the plan.
         target: of the requested target.
         frame: of the requested target as well, where the rule is framed; a disposable counts as its template.
         arguments: of the qube that the argument names.
     """
 
-    position: int
     target: Expression
     frame: Expression | None
     arguments: tuple[Expression, ...]
-
-    def holds(self, target: frozenset[str], framed: frozenset[str], argument: frozenset[str]) -> bool:
-        """Whether it holds for things with these keys; ``framed`` are the target's as frames see it."""
-        return (
-            self.target.matches(target)
-            and (self.frame is None or self.frame.matches(framed))
-            and all(one.matches(argument) for one in self.arguments)
-        )
 
     def bits(self, world: World, argument: frozenset[str]) -> int:
         """The qubes of the world for which it holds as targets."""
@@ -46,6 +38,66 @@ class Condition:
             return 0
         bits = self.target.bits(world)
         return bits if self.frame is None else bits & self.frame.bits(world)
+
+
+class Case(NamedTuple):
+    """One of the alternatives of a condition's target, with the rest of the condition.
+
+    Attributes:
+        position: of the rule among those of the plan.
+        needs, bars: keys that the target has all, and has none of.
+        others: what else it must match.
+        frame, arguments: as of the condition.
+    """
+
+    position: int
+    needs: frozenset[str]
+    bars: frozenset[str]
+    others: tuple[Expression, ...]
+    frame: Expression | None
+    arguments: tuple[Expression, ...]
+
+    @classmethod
+    def of(cls, position: int, target: Expression, condition: Condition) -> Case:
+        needs: set[str] = set()
+        bars: set[str] = set()
+        others: list[Expression] = []
+        for part in target.parts if isinstance(target, Both) else (target,):
+            barred = plain_keys(part.part) if isinstance(part, Not) else None
+            if isinstance(part, Is):
+                needs.add(intern(part.key))
+            elif barred is not None:
+                needs.add(EXISTING)
+                bars.update(map(intern, barred))
+            else:
+                others.append(part)
+        return cls(
+            position,
+            frozenset(needs),
+            frozenset(bars),
+            tuple(others),
+            condition.frame,
+            condition.arguments,
+        )
+
+    def holds(self, target: frozenset[str], framed: frozenset[str], argument: frozenset[str]) -> bool:
+        """Whether it holds for things with these keys; ``framed`` are the target's as frames see it."""
+        _, needs, bars, others, frame, arguments = self
+        return (
+            needs <= target
+            and bars.isdisjoint(target)
+            and (not others or all(one.matches(target) for one in others))
+            and (frame is None or frame.matches(framed))
+            and (not arguments or all(one.matches(argument) for one in arguments))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The targets of which a rule of the dialect speaks, bound to the caller: its own, and its frame's."""
+
+    target: Expression
+    frame: Expression | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +121,17 @@ class Plan:
         rules: all of them, whatever their target.
         first: for each key of a target, the position in ``rules`` of the first rule that it settles; no later
             rule with the same key can decide anything.
-        keys: the keys of ``first``.
-        conditions: the rules that ask for more, by a key of the targets that they match, each in order.
-        anchors: the keys of ``conditions``.
+        cases: what other rules ask for, by a key of the targets that they match, each in order.
+        keys: those of ``first`` and of ``cases``. A target with none of them meets no rule.
         judges_arguments: whether some condition asks about the qube that the argument names.
     """
 
     __slots__ = (
+        "_conditions",
         "_effects",
         "_offers",
-        "_targets",
-        "anchors",
-        "conditions",
+        "_spans",
+        "cases",
         "first",
         "judges_arguments",
         "keys",
@@ -89,51 +140,66 @@ class Plan:
 
     def __init__(self, rules: Sequence[AnyRule], source: frozenset[str], name: str) -> None:
         self.first: dict[str, int] = {}
-        self.conditions: dict[str, list[Condition]] = {}
+        self.cases: dict[str, list[Case]] = {}
+        self._conditions: dict[int, Condition] = {}
         self.judges_arguments = False
-        self._targets: dict[int, Expression] = {}
+        self._spans: dict[int, Span] = {}
         kept = [rule for rule in rules if speaks_of(rule, source, name)]
         self.rules: Sequence[AnyRule] = kept
         for position, rule in enumerate(kept):
             if isinstance(rule, DelegationRule):
                 self._file(position, rule, name)
             else:
-                self.first.setdefault(selector_key(rule.target), position)
-        self.keys = frozenset(self.first)
-        self.anchors = frozenset(self.conditions)
+                self.first.setdefault(intern(selector_key(rule.target)), position)
+        self.keys = frozenset((*self.first, *self.cases))
         self._effects: list[Effect] | None = None
-        self._offers: list[tuple[Selector | Expression, bool]] | None = None
+        self._offers: list[tuple[Selector | Span, bool]] | None = None
 
     def _file(self, position: int, rule: DelegationRule, name: str) -> None:
-        target = self._targets[position] = rule.reach.target.bound(name)
-        keys = plain_keys(target)
+        target = rule.reach.target.bound(name)
+        frame = None if rule.frame is None else rule.frame.target.bound(name)
+        self._spans[position] = Span(target, frame)
         arguments = tuple(
             reach.arguments.qubes.bound(name) for reach in rule.reaches() if reach.arguments.qubes is not None
         )
-        if keys is not None and not arguments and rule.frame is None:
-            for key in keys:
-                self.first.setdefault(key, position)
-            return
         self.judges_arguments = self.judges_arguments or bool(arguments)
-        frame = None if rule.frame is None else rule.frame.target.bound(name)
-        condition = Condition(position, target, frame, arguments)
-        for key in target.anchors():
-            self.conditions.setdefault(key, []).append(condition)
+        condition = Condition(target, frame, arguments)
+        for part in alternatives(target):
+            if isinstance(part, Is) and frame is None and not arguments:
+                self.first.setdefault(intern(part.key), position)
+                continue
+            self._conditions[position] = condition
+            case = Case.of(position, part, condition)
+            for key in part.anchors() - self.first.keys():
+                self.cases.setdefault(intern(key), []).append(case)
 
-    def matching(
-        self, target: frozenset[str], framed: frozenset[str], argument: frozenset[str]
-    ) -> AnyRule | None:
-        """The first rule for things with these keys (see ``Condition.holds``); ``None`` if there is none."""
-        settled = self.keys & target
-        best = min(map(self.first.__getitem__, settled)) if settled else len(self.rules)
-        for key in self.anchors & target:
-            for condition in self.conditions[key]:
-                if condition.position >= best:
+    def earliest(
+        self,
+        matching: frozenset[str],
+        target: frozenset[str],
+        framed: frozenset[str],
+        argument: frozenset[str],
+    ) -> int | None:
+        """The position of the first rule for things with these keys (see ``Case.holds``); ``None`` if
+        there is none.
+
+        Args:
+            matching: those of the target's keys that are among ``keys``.
+        """
+        none = best = len(self.rules)
+        for key in matching:
+            position = self.first.get(key, none)
+            if position < best:
+                best = position
+        for key in matching:
+            # What is settled already spares most of these.
+            for case in self.cases.get(key, ()):
+                if case.position >= best:
                     break
-                if condition.holds(target, framed, argument):
-                    best = condition.position
+                if case.holds(target, framed, argument):
+                    best = case.position
                     break
-        return self.rules[best] if best < len(self.rules) else None
+        return best if best < none else None
 
     def effects(self) -> list[Effect]:
         """In order, what each rule decides, and the target keys that come to the same as its own."""
@@ -145,7 +211,7 @@ class Plan:
         settled: dict[int, list[str]] = {}
         for key, position in self.first.items():
             settled.setdefault(position, []).append(key)
-        conditional = self._by_position()
+        conditional = self._conditions
         effects: list[Effect] = []
         # Rules for two names never speak of the same qube. So a name can join what was last said with the
         # same outcome, as long as only names stand between.
@@ -169,9 +235,6 @@ class Plan:
             joinable[outcome] = effect
         return effects
 
-    def _by_position(self) -> dict[int, Condition]:
-        return {one.position: one for filed in self.conditions.values() for one in filed}
-
     def decided(self, rule: AnyRule, world: World, argument: frozenset[str] = frozenset()) -> int:
         """The qubes as targets for which just this rule decides, as bits."""
         undecided = world.matching(("*",))
@@ -182,14 +245,14 @@ class Plan:
             undecided ^= matched
         return 0
 
-    def offers(self) -> list[tuple[Selector | Expression, bool]]:
+    def offers(self) -> list[tuple[Selector | Span, bool]]:
         """For ``choices`` of the stock language: in order, what a rule speaks of, and whether it offers or
         removes that. A rule of the dialect removes: who wants what it grants has to meet its conditions."""
         if self._offers is None:
-            offers: dict[Selector | Expression, bool] = {}
+            offers: dict[Selector | Span, bool] = {}
             for position, rule in enumerate(self.rules):
                 if isinstance(rule, DelegationRule):
-                    offers.setdefault(self._targets[position], False)
+                    offers.setdefault(self._spans[position], False)
                 else:
                     offers.setdefault(_subject(rule.action, rule.target), not isinstance(rule.action, Deny))
             self._offers = list(offers.items())

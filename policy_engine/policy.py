@@ -8,18 +8,18 @@ services, arguments and targets add nothing to it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from policy_engine.authority import Authority
-from policy_engine.catalogue import GUARDED, Catalogue
+from policy_engine.catalogue import GUARDED, Catalogue, guard_of
 from policy_engine.delegation import AnyRule, DelegationRule, Limit
 from policy_engine.model import ANY, Deny
 from policy_engine.plan import Plan, speaks_of
 from policy_engine.world import selector_key
 
 MAX_INDEXED = 400_000
-"""Rules that the finer parts of one policy's index hold, each counted as often as it is held, before they are
-made anew. A policy that needs more is judged correctly, only slower."""
+"""Rules that the finer parts of one policy's index hold, each counted as often as it is held, before all of
+them are made anew. A policy that needs more is judged correctly, only slower."""
 
 MAX_CALLERS = 1_000
 """Callers whose rules are remembered as such."""
@@ -46,9 +46,6 @@ class _Group:
     def __init__(self, positions: Sequence[int], *wider: _Group) -> None:
         self.positions = positions
         self.wider = wider
-        self.forget()
-
-    def forget(self) -> None:
         self.by_source = _NO_POSITIONS
         self.plans = _NO_PLANS
         self.sources = _NO_SOURCES
@@ -83,15 +80,17 @@ class _Service:
 
     Attributes:
         groups: those of the arguments that were called, and of the wildcard.
+        size: how many rules there are for the service, wildcards left aside.
     """
 
-    __slots__ = ("_arguments", "_broad", "_globs", "_rules", "_wider", "groups")
+    __slots__ = ("_arguments", "_broad", "_globs", "_rules", "_wider", "groups", "size")
 
-    def __init__(self, rules: Sequence[AnyRule], positions: Iterable[int], *wider: _Group) -> None:
+    def __init__(self, rules: Sequence[AnyRule], positions: Sequence[int], *wider: _Group) -> None:
+        self.size = len(positions)
         arguments = defaultdict[str, list[int]](list)
         self._rules = rules
         self._broad: list[int] = []
-        self._globs: set[str] = set()
+        globs: set[str] = set()
         for place in positions:
             rule = rules[place]
             if not isinstance(rule, DelegationRule):
@@ -99,10 +98,11 @@ class _Service:
                 continue
             self._broad.append(place)
             for reach in rule.reaches():
-                self._globs.update(f"{glob}*" for glob in reach.arguments.globs if glob)
+                globs.update(glob for glob in reach.arguments.globs if glob)
                 for name in reach.arguments.names:
                     arguments[name] += ()
         self._arguments: dict[str, list[int]] = dict(arguments)
+        self._globs = _Globs(globs)
         self.groups: dict[str, _Group] = {}
         self._wider = wider
         everything = self.group(ANY)
@@ -111,7 +111,7 @@ class _Service:
     def group(self, argument: str) -> _Group:
         """That of an argument which has none yet, or of what stands for all arguments that the same rules
         cover."""
-        known = argument if argument in self._arguments else _longest_glob(argument, self._globs)
+        known = argument if argument in self._arguments else self._globs.longest(argument)
         group = self.groups.get(known)
         if group is None:
             broad = [place for place in self._broad if self._covers(place, known, argument)]
@@ -125,14 +125,22 @@ class _Service:
         return rule.covers_argument("//" if known == ANY else argument)
 
 
-def _longest_glob(text: str, globs: set[str]) -> str:
-    """The longest of the globs that covers the text: it tells all others that do. ``*`` where none does."""
-    if globs:
-        for length in range(len(text), 0, -1):
-            glob = f"{text[:length]}*"
-            if glob in globs:
-                return glob
-    return ANY
+class _Globs:
+    """Globs, told by what stands before their ``*``."""
+
+    __slots__ = ("_heads", "_lengths")
+
+    def __init__(self, heads: Iterable[str]) -> None:
+        self._heads = frozenset(heads)
+        self._lengths = sorted({len(head) for head in self._heads}, reverse=True)
+
+    def longest(self, text: str) -> str:
+        """The longest of them that covers the text: it tells all others that do. ``*`` where none does."""
+        for length in self._lengths:
+            head = text[:length]
+            if head in self._heads:
+                return head + ANY
+        return ANY
 
 
 class Policy:
@@ -145,17 +153,18 @@ class Policy:
         digest: SHA-256 in hexadecimal digits of all that was read, in order; policies with the same digest
             have the same rules. Empty for a policy that was not read from files.
         catalogue: the Admin API that rules of the dialect speak of; ``None`` where there are none.
+        served: the calls of that catalogue, which dom0 carries out.
         limits: those of the dialect, in order.
         authority: what the rules build on, found out when it is first asked for.
     """
 
     __slots__ = (
         "_authority",
-        "_globs",
+        "_by_glob",
         "_globs_for",
         "_granting",
         "_indexed",
-        "_learned",
+        "_others",
         "_positions",
         "_services",
         "_unnamed",
@@ -164,6 +173,7 @@ class Policy:
         "files",
         "limits",
         "rules",
+        "served",
         "warnings",
     )
 
@@ -181,33 +191,38 @@ class Policy:
         self.files = tuple(files)
         self.warnings = tuple(warnings)
         self.catalogue = catalogue
+        self.served: Container[str] = () if catalogue is None else catalogue.entries
         self.limits = tuple(limits)
         positions = defaultdict[str, list[int]](list)
-        globs = defaultdict[str, list[int]](list)
+        globs: set[str] = set()
+        self._by_glob: list[int] = []
         for place, rule in enumerate(self.rules):
             if isinstance(rule, DelegationRule):
                 for name in rule.reach.services.names:
                     positions[name].append(place)
-                for glob in rule.reach.services.globs:
-                    globs[f"{glob}*"].append(place)
-                if rule.frame is not None:
-                    # Names and globs of the frame part services from each other as well.
-                    for name in rule.frame.services.names:
+                if rule.reach.services.globs:
+                    self._by_glob.append(place)
+                # Names and globs of a frame part services from each other as well.
+                for reach in rule.reaches():
+                    globs.update(reach.services.globs)
+                    for name in reach.services.names:
                         positions[name] += ()
-                    for glob in rule.frame.services.globs:
-                        globs[f"{glob}*"] += ()
             else:
                 positions[rule.service].append(place)
         self._positions: dict[str, list[int]] = dict(positions)
-        self._globs: dict[str, list[int]] = dict(globs)
         self._globs_for = {
-            guard: {glob for glob in globs if glob.startswith(guard)} for guard in ("", *GUARDED)
+            guard: _Globs(glob for glob in globs if glob.startswith(guard)) for guard in ("", *GUARDED)
         }
-        self._services: dict[str, _Service] = {}
-        self._unnamed = _Service(self.rules, positions[ANY])
         self._authority: Authority | None = None
         self._granting: dict[frozenset[str], list[AnyRule]] = {}
-        self._learned: list[_Group] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """With an index of which nothing but the first level is made."""
+        # By the names of services that the policy names, and by the guard and the longest glob of all others.
+        self._services: dict[str, _Service] = {}
+        self._others: dict[tuple[str, str], _Service] = {}
+        self._unnamed = _Service(self.rules, self._positions.get(ANY, ()))
         self._indexed = 0
 
     def plan(self, service: str, argument: str, source: frozenset[str], name: str = "") -> Plan:
@@ -217,8 +232,13 @@ class Policy:
             name: of the source as a qube; empty if it is none.
         """
         known = self._services.get(service) or self._service(service)
-        group = known.groups.get(argument) or known.group(argument)
+        group = known.groups.get(argument) or self._group(known, argument)
         return group.plans.get(source) or self._plan(group, source, name)
+
+    @property
+    def delegates(self) -> bool:
+        """Whether a rule of it is in the dialect."""
+        return self.catalogue is not None
 
     @property
     def authority(self) -> Authority:
@@ -240,44 +260,42 @@ class Policy:
             self._granting[source] = found
         return found
 
-    def serves(self, service: str) -> bool:
-        """Whether the service is a call of the Admin API that rules of the dialect speak of."""
-        return self.catalogue is not None and service in self.catalogue.entries
-
     def _service(self, service: str) -> _Service:
         """A service that was not called yet, or what stands for all that the same rules cover."""
         positions = self._positions.get(service)
         if positions is not None:
-            name = service
-        elif not self._globs:
+            made = self._services[service] = self._covering(service, positions)
+            return made
+        if not self._by_glob:
             return self._unnamed
-        else:
-            # Which globs cover a service of the Admin API is another question than for all others.
-            guard = next((guard for guard in GUARDED if service.startswith(guard)), "")
-            name = f"{guard} {_longest_glob(service, self._globs_for[guard])}"
-            known = self._services.get(name)
-            if known is not None:
-                return known
-            positions = []
-        covering = {
+        # Which globs cover a service of the Admin API is another question than for all others.
+        guard = guard_of(service)
+        others = guard, self._globs_for[guard].longest(service)
+        known = self._others.get(others)
+        if known is None:
+            known = self._others[others] = self._covering(service, ())
+        return known
+
+    def _covering(self, service: str, named: Sequence[int]) -> _Service:
+        positions = {
             place
-            for places in (positions, *self._globs.values())
-            for place in places
+            for place in {*named, *self._by_glob}
             if not isinstance(rule := self.rules[place], DelegationRule) or rule.covers_service(service)
         }
-        everything = self._unnamed.groups[ANY]
-        made = self._services[name] = _Service(self.rules, sorted(covering), everything)
+        made = _Service(self.rules, sorted(positions), self._unnamed.groups[ANY])
+        self._indexed += made.size + 1
         return made
 
+    def _group(self, service: _Service, argument: str) -> _Group:
+        before = len(service.groups)
+        group = service.group(argument)
+        if len(service.groups) > before:
+            self._indexed += len(group.positions) + 1
+        return group
+
     def _plan(self, group: _Group, source: frozenset[str], name: str) -> Plan:
-        if self._indexed > MAX_INDEXED:
-            for learned in self._learned:
-                learned.forget()
-            self._learned.clear()
-            self._indexed = 0
         if group.plans is _NO_PLANS:
             self._indexed += group.learn(self.rules) + 1
-            self._learned.append(group)
         sources = group.sources & source
         plan = None if group.own else group.plans.get(sources)
         if plan is None:
@@ -289,4 +307,6 @@ class Policy:
         # A caller's own set of keys is the one that is asked for again, and its hash is known already.
         group.plans[source] = plan
         self._indexed += 1
+        if self._indexed > MAX_INDEXED:
+            self._begin()
         return plan

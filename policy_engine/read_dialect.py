@@ -19,6 +19,9 @@ from policy_engine.read import DirectiveLine, Origin, Refuse, lines_of
 
 T = TypeVar("T")
 
+MAX_FRAMED_ATOMS = 5_000
+"""Names and tokens of all expressions of a framed file: who writes it is not to slow down others' calls."""
+
 _FIELDS = 5
 _WORD = re.compile(r"\S+")
 
@@ -64,13 +67,17 @@ def read_dialect(content: bytes, origin: Origin, dialect: Dialect, refuse: Refus
                 begun = True
                 _begin(text)
             elif text[0] == "!":
-                step = _directive(text, origin, dialect, number)
+                step = _directive(text, origin, dialect, number, column)
                 if step is not None:
                     yield step
             else:
                 yield _rule(text, origin, dialect, number, column)
         except FieldError as error:
             refuse(origin.error(error.kind, error.message, number, column + error.offset))
+        if origin.frame is not None and dialect.atoms > MAX_FRAMED_ATOMS:
+            message = f"a framed file has at most {MAX_FRAMED_ATOMS} names and tokens of qubes"
+            refuse(origin.error("frame", message, number, column))
+            return
 
 
 def _begin(text: str) -> None:
@@ -78,7 +85,7 @@ def _begin(text: str) -> None:
         raise FieldError("dialect", f"expected !dialect {NAME}, the only one there is, found {quoted(text)}")
 
 
-def _directive(text: str, origin: Origin, dialect: Dialect, number: int) -> DialectStep | None:
+def _directive(text: str, origin: Origin, dialect: Dialect, number: int, column: int) -> DialectStep | None:
     name = text.split()[0]
     if name == "!define":
         dialect.define(text)
@@ -98,7 +105,7 @@ def _directive(text: str, origin: Origin, dialect: Dialect, number: int) -> Dial
     if not isinstance(directive, Include | IncludeDirectory):
         known = "!define, !limit, !include, !include-dir"
         raise FieldError("directive-unknown", f"expected {known}, found {quoted(name)}")
-    return DirectiveLine(directive, number, text.rindex(directive.path) + 1)
+    return DirectiveLine(directive, number, column + text.rindex(directive.path))
 
 
 def _rule(

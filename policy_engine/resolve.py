@@ -15,8 +15,9 @@ def delegated(
 
     Calls of the Admin API are served by dom0. Where any other call ends must lie in the rule's frame as well.
     """
-    if policy.serves(service):
-        return Allowed(DOM0, target, source, allow.user, allow.autostart, allow.notify, rule)
+    if service in policy.served:
+        # As Allowed(...) does it, without the call in between.
+        return tuple.__new__(Allowed, (DOM0, target, source, allow.user, allow.autostart, allow.notify, rule))
     resolved = resolve(rule, allow, target, source, world)
     if isinstance(resolved, Allowed) and rule.frame is not None:
         name = caller_name(source, world)
@@ -28,14 +29,14 @@ def delegated(
 def resolve(rule: AnyRule, allow: Allow, target: str, source: str, world: World) -> Allowed | Denied:
     """Where a call to the prepared ``target`` goes by a rule that allows it (section 7.2)."""
     where = target if allow.target is None else allow.target.token
-    if where not in world.residents:
+    if world.resident(where) is None:
         reached = _reached(where, source, world)
         if isinstance(reached, Denied):
             return reached._replace(rule=rule)
         where = reached
     if not allow.autostart and not is_running(where, world):
         return Denied("needs-autostart", allow.notify, rule)
-    # As Allowed(...) does it, without the call in between.
+    # As above.
     return tuple.__new__(Allowed, (where, target, source, allow.user, allow.autostart, allow.notify, rule))
 
 

@@ -5,6 +5,9 @@ from policy_engine.model import DOM0, DOM0_TEXTS
 from policy_engine.policy import Policy
 from policy_engine.world import World, disposable_keys, disposable_tag_keys
 
+NO_KEYS: frozenset[str] = frozenset()
+"""Those of what is not there."""
+
 _DOM0_KEYS = frozenset({"*", "@adminvm"})
 _NO_TARGET_KEYS = frozenset({"*", "@anyvm", "@default"})
 _NO_QUBE_KEYS = frozenset({"*", "@anyvm"})
@@ -12,7 +15,7 @@ _NO_QUBE_KEYS = frozenset({"*", "@anyvm"})
 
 def prepare(target: str, world: World) -> str | Denied:
     """The caller's target after checking: empty and unknown qubes are ``@default``."""
-    if target in world.residents or target == DOM0:
+    if world.resident(target) is not None or target == DOM0:
         return target
     if target[:1] != "@":
         return "@default" if target != "*" else Denied("bad-target", False)
@@ -50,11 +53,11 @@ def target_keys(target: str, source: str, world: World) -> frozenset[str]:
 
 def frame_keys(target: str, source: str, world: World) -> frozenset[str]:
     """The keys of a target as a frame sees it: a disposable counts as its template."""
-    resident = world.residents.get(target)
+    resident = world.resident(target)
     if resident is None and target.startswith("@dispvm"):
         base = world.disposable_base(source) if target == "@dispvm" else world.find(target[len("@dispvm:") :])
-        resident = None if base is None else world.residents[base.name]
-        return frozenset() if resident is None else resident.keys
+        resident = None if base is None else world.resident(base.name)
+        return NO_KEYS if resident is None else resident.keys
     return target_keys(target, source, world) if resident is None else resident.keys
 
 
@@ -62,8 +65,8 @@ def argument_keys(policy: Policy, service: str, argument: str, world: World) -> 
     """The keys of the qube that the argument of a call names; none where it names none that is there."""
     entry = None if policy.catalogue is None else policy.catalogue.entries.get(service)
     name = None if entry is None else entry.names.of(argument[1:])
-    resident = None if name is None else world.residents.get(name)
-    return frozenset() if resident is None else resident.keys
+    resident = None if name is None else world.resident(name)
+    return NO_KEYS if resident is None else resident.keys
 
 
 def caller_name(source: str, world: World) -> str:

@@ -66,7 +66,7 @@ class Qubes:
     def admits(self, value: Value, source: str, world: World) -> bool:
         if value is None:
             return self.none
-        resident = world.residents.get(value) if isinstance(value, str) else None
+        resident = world.resident(value) if isinstance(value, str) else None
         return resident is not None and self.expression.bound(source).matches(resident.keys)
 
 

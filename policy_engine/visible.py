@@ -5,7 +5,7 @@ from policy_engine.delegation import AnyRule, DelegationRule
 from policy_engine.model import Allow
 from policy_engine.policy import Policy
 from policy_engine.resolve import delegated, resolve
-from policy_engine.targets import argument_keys, source_keys
+from policy_engine.targets import NO_KEYS, argument_keys, source_keys
 from policy_engine.world import RUNNING, World
 
 
@@ -14,13 +14,13 @@ def visible(policy: Policy, world: World, source: str, service: str, argument: s
 
     An ``ask`` counts as no. Costs a step for each run of rules that can match, whatever the number of qubes.
     """
-    caller = world.residents.get(source)
+    caller = world.resident(source)
     if caller is None:
         plan = policy.plan(service, argument, source_keys(source), "")
     else:
         plan = policy.plan(service, argument, caller.keys, caller.facts.name)
-    about = argument_keys(policy, service, argument, world) if plan.judges_arguments else frozenset[str]()
-    served = policy.serves(service)
+    about = argument_keys(policy, service, argument, world) if plan.judges_arguments else NO_KEYS
+    served = service in policy.served
     undecided = world.matching(("*",))
     granted = 0
     for effect in plan.effects():

@@ -6,13 +6,15 @@ name the sets of qubes that a world keeps as bits, bit N standing for the qube `
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
+from sys import intern
 from typing import NamedTuple
 
 from policy_engine.errors import WorldError, quoted
 from policy_engine.model import DOM0, DOM0_TEXTS, Selector
+from policy_engine.spread import Found, Spread
 
 RUNNING = "@running"
 INTERNAL = "@internal"
@@ -58,11 +60,24 @@ class QubeFacts:
 
 
 class Resident(NamedTuple):
-    """A qube of a world: its facts, the keys of all selectors that match it, and the sets that it is in."""
+    """A qube of a world: its facts, and the keys of all selectors that match it.
+
+    Keys are interned here and in plans: to find one in a set, the texts need not be compared.
+    """
 
     facts: QubeFacts
     keys: frozenset[str]
-    sets: frozenset[str]
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """What names it and no other qube: its name, and what names it by its uuid if that may be."""
+        name, uuid = self.facts.name, self.facts.uuid
+        return (name,) if uuid is None else (name, f"uuid:{uuid}")
+
+    @property
+    def sets(self) -> frozenset[str]:
+        """The keys of the sets that it is in."""
+        return self.keys.difference(self.tokens)
 
 
 class World:
@@ -72,17 +87,18 @@ class World:
 
     Attributes:
         names: the names in world order.
-        residents: every qube under its name and under ``uuid:`` and its uuid. Not to be written to.
+        resident: the qube with a name, or with ``uuid:`` and a uuid; ``None`` if there is none.
     """
 
-    __slots__ = ("_numbers", "_sets", "names", "residents")
+    __slots__ = ("_numbers", "_residents", "_sets", "names", "resident")
 
     names: tuple[str, ...]
-    residents: dict[str, Resident]
+    resident: Callable[[str], Resident | None]
 
-    def __init__(self, names: tuple[str, ...], residents: dict[str, Resident], sets: dict[str, int]) -> None:
+    def __init__(self, names: tuple[str, ...], residents: Spread[Resident], sets: Spread[int]) -> None:
         self.names = names
-        self.residents = residents
+        self.resident = Found(residents).__getitem__
+        self._residents = residents
         self._sets = sets
         self._numbers: dict[str, int] | None = None
 
@@ -96,7 +112,9 @@ class World:
         residents: dict[str, Resident] = {}
         names: list[str] = []
         for facts in qubes:
-            _settle_in(residents, _resident(facts))
+            new = _resident(facts)
+            for token in _tokens(new, residents.get):
+                residents[token] = new
             names.append(facts.name)
         names.sort(key=_order)
         members: dict[str, list[int]] = {}
@@ -104,7 +122,7 @@ class World:
             for key in residents[name].sets:
                 members.setdefault(key, []).append(number)
         sets = {key: _bits(numbers, len(names)) for key, numbers in members.items()}
-        return cls(tuple(names), residents, sets)
+        return cls(tuple(names), Spread(residents), Spread(sets))
 
     @classmethod
     def from_system_info(cls, document: Mapping[str, object]) -> "World":
@@ -120,7 +138,7 @@ class World:
 
     def find(self, token: str) -> QubeFacts | None:
         """The qube with this name, or with the uuid of ``uuid:...``; ``None`` if there is none."""
-        resident = self.residents.get(token)
+        resident = self.resident(token)
         return None if resident is None else resident.facts
 
     def disposable_base(self, source: str) -> QubeFacts | None:
@@ -134,50 +152,42 @@ class World:
         Raises:
             WorldError: as ``of``.
         """
-        old = self.residents.get(facts.name)
-        if old is None:
-            return self._with_new(_resident(facts))
-        if old.facts == facts:
+        old = self._residents.get(facts.name)
+        if old is not None and old.facts == facts:
             return self
         new = _resident(facts)
-        residents = self.residents.copy()
-        _move_out(residents, old)
-        _settle_in(residents, new)
-        sets = self._sets.copy()
+        gone = () if old is None else old.tokens
+        tokens = _tokens(new, lambda token: None if token in gone else self._residents.get(token))
+        residents = self._residents.but(dict.fromkeys(gone) | dict.fromkeys(tokens, new))
+        if old is None:
+            return self._with_new(new, residents)
         bit = 1 << self.number(facts.name)
-        for key in old.sets - new.sets:
-            sets[key] &= ~bit
-            if not sets[key]:
-                del sets[key]
-        for key in new.sets - old.sets:
-            sets[key] = sets.get(key, 0) | bit
+        turned = (old.keys ^ new.keys).difference(old.tokens, new.tokens)
+        sets = self._sets.but({key: (self._sets.get(key) or 0) ^ bit or None for key in turned})
         derived = World(self.names, residents, sets)
         derived._numbers = self._numbers
         return derived
 
-    def _with_new(self, new: Resident) -> "World":
+    def _with_new(self, new: Resident, residents: Spread[Resident]) -> "World":
         name = new.facts.name
-        residents = self.residents.copy()
-        _settle_in(residents, new)
         number = bisect_left(self.names, _order(name), key=_order)
         below = (1 << number) - 1
         sets = {key: bits & below | bits >> number << number + 1 for key, bits in self._sets.items()}
         for key in new.sets:
             sets[key] = sets.get(key, 0) | 1 << number
-        return World((*self.names[:number], name, *self.names[number:]), residents, sets)
+        return World((*self.names[:number], name, *self.names[number:]), residents, Spread(sets))
 
     def without(self, name: str) -> "World":
         """This world without the qube of this name; the same world if there is none."""
-        old = self.residents.get(name)
+        old = self._residents.get(name)
         if old is None or old.facts.name != name:
             return self
-        residents = self.residents.copy()
-        _move_out(residents, old)
         number = self.number(name)
         below = (1 << number) - 1
         left = ((key, bits & below | bits >> number + 1 << number) for key, bits in self._sets.items())
-        sets = {key: bits for key, bits in left if bits}
-        return World((*self.names[:number], *self.names[number + 1 :]), residents, sets)
+        sets = Spread({key: bits for key, bits in left if bits})
+        names = (*self.names[:number], *self.names[number + 1 :])
+        return World(names, self._residents.but(dict.fromkeys(old.tokens)), sets)
 
     def number(self, name: str) -> int:
         """The number of the bit that stands for the qube of this name, which must exist."""
@@ -191,7 +201,7 @@ class World:
             members = self._sets.get(key)
             if members is not None:
                 bits |= members
-            elif (resident := self.residents.get(key)) is not None:
+            elif (resident := self.resident(key)) is not None:
                 if self._numbers is None:
                     self._numbers = {name: number for number, name in enumerate(self.names)}
                 named.append(self._numbers[resident.facts.name])
@@ -206,15 +216,15 @@ class World:
         return len(self.names)
 
     def __contains__(self, token: object) -> bool:
-        return token in self.residents
+        return isinstance(token, str) and self.resident(token) is not None
 
     def __iter__(self) -> Iterator[QubeFacts]:
-        return (self.residents[name].facts for name in self.names)
+        return (resident.facts for name in self.names if (resident := self._residents.get(name)) is not None)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, World):
             return NotImplemented
-        return self.residents == other.residents and self._sets == other._sets and self.names == other.names
+        return self._residents == other._residents and self._sets == other._sets and self.names == other.names
 
     __hash__ = None  # type: ignore[assignment]  # compared by content, too large to be a key
 
@@ -241,45 +251,39 @@ def _resident(facts: QubeFacts) -> Resident:
     name, uuid = facts.name, facts.uuid
     if not name or name[0] == "@" or name == "*" or name.startswith("uuid:"):
         raise WorldError(f"{quoted(name)}: expected the name of a qube")
-    sets = {"*", f"@type:{facts.klass}"}
-    sets.update([f"@tag:{tag}" for tag in facts.tags])
+    keys = ["*", f"@type:{facts.klass}", *[f"@tag:{tag}" for tag in facts.tags], name]
+    if uuid is not None:
+        keys.append(f"uuid:{uuid}")
     if name == DOM0:
-        sets.add("@adminvm")
+        keys.append("@adminvm")
     else:
-        sets.update(("@anyvm", EXISTING))
+        keys += ("@anyvm", EXISTING)
     if facts.label_name:
-        sets.add(f"@label:{facts.label_name}")
+        keys.append(f"@label:{facts.label_name}")
     if facts.template:
-        sets.add(f"@template:{facts.template}")
+        keys.append(f"@template:{facts.template}")
     if facts.power_state == "Running":
-        sets.add(RUNNING)
+        keys.append(RUNNING)
     if facts.internal:
-        sets.add(INTERNAL)
+        keys.append(INTERNAL)
     if facts.template_for_dispvms:
-        sets.add(DISPOSABLE_BASES)
-    keys = {*sets, name} if uuid is None else {*sets, name, f"uuid:{uuid}"}
-    return Resident(facts, frozenset(keys), frozenset(sets))
+        keys.append(DISPOSABLE_BASES)
+    return Resident(facts, frozenset(map(intern, keys)))
 
 
-def _settle_in(residents: dict[str, Resident], new: Resident) -> None:
-    name, uuid = new.facts.name, new.facts.uuid
-    if name in residents:
+def _tokens(new: Resident, there: Callable[[str], Resident | None]) -> tuple[str, ...]:
+    """The tokens of a new qube, beside those that are ``there``. Raises ``WorldError``."""
+    name = new.facts.name
+    if there(name) is not None:
         raise WorldError(f"{quoted(name)}: this name is there twice")
-    residents[name] = new
-    if uuid is None:
-        return
-    token = f"uuid:{uuid}"
-    if token in residents:
-        raise WorldError(f"{quoted(name)}: its uuid is also that of {quoted(residents[token].facts.name)}")
-    if token in DOM0_TEXTS and name != DOM0:
-        raise WorldError(f"{quoted(name)}: its uuid is that of dom0")
-    residents[token] = new
-
-
-def _move_out(residents: dict[str, Resident], old: Resident) -> None:
-    del residents[old.facts.name]
-    if old.facts.uuid is not None:
-        del residents[f"uuid:{old.facts.uuid}"]
+    tokens = new.tokens
+    for token in tokens[1:]:
+        other = there(token)
+        if other is not None:
+            raise WorldError(f"{quoted(name)}: its uuid is also that of {quoted(other.facts.name)}")
+        if token in DOM0_TEXTS and name != DOM0:
+            raise WorldError(f"{quoted(name)}: its uuid is that of dom0")
+    return tokens
 
 
 def _order(name: str) -> tuple[bool, str]:

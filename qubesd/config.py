@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -42,6 +43,10 @@ class Config:
     hypervisor: str = "xen"
     """``test``, ``qemu`` or ``xen``."""
     libvirt_uri: str = "xen:///"
+    guest_service: str = ""
+    """The command that runs a service as root in a guest, such as ``/usr/bin/qrexec-client -d {qube}
+    'root:QUBESRPC {service} dom0'``: words with blanks between them, quoted as for a shell, which there is
+    none of. Empty where guests cannot be called."""
     socket_group: str = "qubes"
     """The group that may call as dom0; empty for none."""
     channels_owner: str = ""
@@ -214,11 +219,22 @@ def _known_user(value: str) -> str:
     return "" if not value or uid_of(value) is not None else "a user of this machine"
 
 
+def _command(value: str) -> str:
+    try:
+        shlex.split(value)
+    except ValueError:  # a quotation that does not end
+        good = False
+    else:
+        good = not value or (value.startswith("/") and "{qube}" in value and "{service}" in value)
+    return "" if good else "empty, or a command with an absolute path, {qube} and {service}"
+
+
 _RULES: Mapping[str, Callable[[Any], str]] = {
     "hypervisor": _one_of("test", "qemu", "xen"),
     "visibility": _one_of("stock", "strict"),
     "on_error": _one_of("deny", "last-good"),
     "channels_owner": _known_user,
+    "guest_service": _command,
     "audit_size": _from_to(1, 4096),
     "audit_files": _from_to(1, 1000),
 }

@@ -44,6 +44,9 @@ class WireEvent(Event):
     kind: ClassVar[str]
     """The name on the wire up to the colon."""
 
+    apart: ClassVar[bool] = False
+    """Whether only a stream that was opened on its very subject carries it."""
+
     @property
     def wire_name(self) -> str:
         """The full name on the wire, such as ``property-set:label``."""
@@ -226,6 +229,14 @@ class TagRemoved(TagEvent):
 @dataclass(frozen=True, slots=True)
 class QubeCreatedOnDisk(WireEvent):
     kind = "domain-create-on-disk"
+
+
+@dataclass(frozen=True, slots=True)
+class QubeRemovedFromDisk(WireEvent):
+    """The last of a qube: it has gone, and now its files have too."""
+
+    kind = "domain-remove-from-disk"
+    apart = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from qubesd.api.method import (
     DeviceRows,
     EventRows,
     Guard,
+    HeldAlong,
     Method,
     NameRows,
     Need,
@@ -157,6 +158,8 @@ def _guard(guard: Guard) -> str:
             judged = f"`{read}` with the name"
         case VolumeRows(read, by_qube):
             judged = f"`{read}` with the pool, and `{by_qube}` on the qube that has the volume"
+        case HeldAlong(read):
+            judged = f"`{read}` with the name, on the qube that has it"
         case DeviceRows(read):
             judged = f"`{read}` with the port, on the backend"
         case EventRows(read):

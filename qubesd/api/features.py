@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from qubesd.api.method import (
     DONE,
     Access,
     Command,
+    Guard,
+    HeldAlong,
     Method,
     NameRows,
     Need,
@@ -24,10 +26,10 @@ from qubesd.core.features import remove_feature, set_feature
 from qubesd.core.tags import BROUGHT_GUIVM, BROUGHT_TAGS
 from qubesd.errors import NoSuchFeature, PermissionDenied
 from qubesd.model import features
+from qubesd.model.lineage import netvms, templates
 from qubesd.model.names import check_feature_name, check_feature_value
 from qubesd.model.owner import OWNER
-from qubesd.model.state import Klass, Qube
-from qubesd.model.view import View
+from qubesd.model.state import DOM0, Klass, Qube, System
 
 _KEPT_BY_DAEMON = frozenset(
     (
@@ -43,16 +45,23 @@ _DOM0S = frozenset((BROUGHT_TAGS, BROUGHT_GUIVM, "owner-uuid"))
 
 _ONE_VALUE = Unguarded("the one value that the call was judged for")
 _EMPTY = Unguarded("the answer is empty")
+_ALONG = HeldAlong("admin.vm.feature.Get")
 
-LookUp = Callable[[View, Qube, str], str | None]
+Chain = Callable[[System, Qube], Iterable[Qube]]
+"""The qubes that are looked at in turn, the qube itself first."""
 
 
 def list_features(core: Core, command: Command) -> Reply:
-    return Rows({name: f"{name}\n" for name in command.target.features})
+    """All but the owner: a stock tool that clones a qube copies every feature of the list, and the copy is
+    its maker's."""
+    return Rows({name: f"{name}\n" for name in command.target.features if name != OWNER})
 
 
-def look_up(along: LookUp, core: Core, command: Command) -> Reply:
-    value = along(core, command.target, command.argument)
+def look_up(along: Chain, core: Core, command: Command) -> Reply:
+    """What others along the chain hold counts where the caller may read it of them."""
+    target = command.target
+    chain = (qube for qube in along(core.system, target) if qube is target or command.sees(qube.name))
+    value = features.first(chain, command.argument)
     if value is None:
         raise NoSuchFeature(f"no feature {command.argument[:64]!r}")
     return Text(value)
@@ -90,17 +99,25 @@ def _is_dom0s(argument: str) -> bool:
     return argument in _DOM0S
 
 
-def _own(view: View, qube: Qube, name: str) -> str | None:
-    return qube.features.get(name)
+def _itself(system: System, qube: Qube) -> Iterable[Qube]:
+    return (qube,)
 
 
-def _read(name: str, along: LookUp) -> Method:
+def _and_admin(system: System, qube: Qube) -> Iterable[Qube]:
+    return (qube, system.qubes[DOM0])
+
+
+def _templates_and_admin(system: System, qube: Qube) -> Iterable[Qube]:
+    return (*templates(system, qube), system.qubes[DOM0])
+
+
+def _read(name: str, along: Chain, guard: Guard = _ALONG) -> Method:
     return Method(
         f"admin.vm.feature.{name}",
         partial(look_up, along),
         Scope.LOCAL,
         Access.READ,
-        _ONE_VALUE,
+        guard,
         argument=Need.REQUIRED,
     )
 
@@ -113,11 +130,11 @@ METHODS = (
         Access.READ,
         NameRows("admin.vm.feature.Get"),
     ),
-    _read("Get", _own),
-    _read("CheckWithTemplate", features.with_template),
-    _read("CheckWithNetvm", features.with_netvm),
-    _read("CheckWithAdminVM", features.with_admin),
-    _read("CheckWithTemplateAndAdminVM", features.with_template_and_admin),
+    _read("Get", _itself, _ONE_VALUE),
+    _read("CheckWithTemplate", templates),
+    _read("CheckWithNetvm", netvms),
+    _read("CheckWithAdminVM", _and_admin),
+    _read("CheckWithTemplateAndAdminVM", _templates_and_admin),
     Method(
         "admin.vm.feature.Set",
         set_,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from qubesd.api.method import Access, Command, Destination, Method, Reply, Scope, Text, Unguarded
+from qubesd.api.method import DONE, Access, Command, Destination, Method, Reply, Scope, Text, Unguarded
 from qubesd.core.core import Core
 from qubesd.core.keeper import Keeper
 from qubesd.model.properties import read, table
@@ -50,6 +50,18 @@ def facts(keeper: Keeper, qube: Qube) -> Mapping[str, Any]:
     }
 
 
+async def suspend_pre(core: Core, command: Command) -> Reply:
+    await core.sleep.begin()
+    return DONE
+
+
+async def suspend_post(core: Core, command: Command) -> Reply:
+    await core.sleep.end()
+    return DONE
+
+
+_NO_ROWS = Unguarded("answers nothing but that it was done")
+
 METHODS = (
     Method(
         "internal.GetSystemInfo",
@@ -59,4 +71,6 @@ METHODS = (
         Unguarded("never served to a qube"),
         Destination.DOM0,
     ),
+    Method("internal.SuspendPre", suspend_pre, Scope.GLOBAL, Access.EXECUTE, _NO_ROWS, Destination.DOM0),
+    Method("internal.SuspendPost", suspend_post, Scope.GLOBAL, Access.EXECUTE, _NO_ROWS, Destination.DOM0),
 )

@@ -36,12 +36,18 @@ class Call:
     payload: bytes
 
 
+def everybody(name: str) -> bool:
+    """Of a caller who may be told of every qube."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A call that keeps its method's contract: names looked up, argument and payload parsed into ``value``.
 
     What was judged is what is carried out: the handler gets this very value, nothing is parsed twice.
-    ``inherits`` says which of its template's tags a disposable gets that the call makes.
+    ``inherits`` says which of its template's tags a disposable gets that the call makes, ``sees`` of which
+    qubes besides the destination the caller may be told what they hold (``HeldAlong``).
     """
 
     service: str
@@ -50,6 +56,7 @@ class Command:
     target: Qube
     value: Any = None
     inherits: Inherits = every_tag
+    sees: Callable[[str], bool] = everybody
 
 
 class Scope(Enum):
@@ -134,13 +141,22 @@ class EventRows:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldAlong:
+    """The answer is what the first qube along a chain holds. The destination counts, and those others of
+    which the caller is allowed ``read`` with the same argument."""
+
+    read: str
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Unguarded:
     """The answer has no rows to take out, and why."""
 
     reason: str
 
 
-Guard = QubeRows | NameRows | VolumeRows | DeviceRows | EventRows | Unguarded
+Guard = QubeRows | NameRows | VolumeRows | DeviceRows | EventRows | HeldAlong | Unguarded
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from qubesd.core.device_events import (
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
 from qubesd.errors import BadValue, DeviceAlreadyAssigned, DeviceNotAssigned, QubesError
-from qubesd.model.devices import MANUAL, Wanted
+from qubesd.model.devices import MANUAL, Device, Wanted, by_precedence, fits
 from qubesd.model.state import Assignment, Klass, Qube
 
 
@@ -25,6 +25,16 @@ def of_class(qube: Qube, devclass: str) -> list[Assignment]:
 def find(qube: Qube, devclass: str, wanted: Wanted) -> Assignment | None:
     """The assignment of exactly this; ``None`` where there is none."""
     return next((one for one in of_class(qube, devclass) if wanted.is_of(one)), None)
+
+
+def means(wish: Assignment, device: Device) -> bool:
+    return wish.backend == device.backend and fits(wish.port, wish.identity, device)
+
+
+def wish_for(qube: Qube, device: Device) -> Assignment | None:
+    """The most special assignment by which the qube is to have the device."""
+    wishes = by_precedence(of_class(qube, device.devclass))
+    return next((wish for wish in wishes if means(wish, device)), None)
 
 
 async def assign(

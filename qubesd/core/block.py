@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from string import ascii_lowercase
 
-from qubesd.errors import BadValue
+from qubesd.errors import BadValue, QubesError
 from qubesd.model import forms
 from qubesd.model.devices import Device
 from qubesd.model.state import DOM0
@@ -41,12 +41,16 @@ def disk_of(device: Device, options: Mapping[str, str], taken: Collection[str]) 
 
     Raises:
         BadValue: it is to be written to and cannot, or the name is taken.
+        QubesError: the qube has as many disks as there are names.
     """
     fixed = device.data.get("mode") == "r"
     if fixed and options.get("read-only") == "no":
         raise BadValue(f"device {device.backend}:{device.port} can only be read")
     cdrom = options.get("devtype") == "cdrom"
-    target = options.get("frontend-dev") or next(name for name in _targets(cdrom) if name not in taken)
+    free = (name for name in _targets(cdrom) if name not in taken)
+    target = options.get("frontend-dev") or next(free, None)
+    if target is None:
+        raise QubesError("the qube has no name left for another disk")
     if target in taken:
         raise BadValue(f"the qube has a disk {target!r} already")
     return Disk(

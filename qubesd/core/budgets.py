@@ -60,7 +60,8 @@ class Budgets:
         Raises:
             OverLimit: whose, and which.
         """
-        self._refuse({owner: (self.used(owner), more) for owner, more in self._growth(draft, touched)})
+        growth = self._usage.growth(draft, touched)
+        self._refuse({owner: (self.used(owner), more) for owner, more in growth.items()})
 
     def check_more(self, owner: str | None, more: Use) -> None:
         """Refuse what would be, before anything is done for it; ``None`` for an owner is nobody.
@@ -84,9 +85,6 @@ class Budgets:
             yield
         finally:
             self._usage.drop(promises)
-
-    def _growth(self, draft: View, touched: Iterable[str]) -> Iterable[tuple[str, Use]]:
-        return self._usage.growth(draft, touched).items()
 
     def _refuse(self, asked: Mapping[str, tuple[Use, Use]]) -> None:
         """``asked`` is, by owner, what there is and what is to come."""

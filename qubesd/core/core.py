@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 from qubesd.config import Config
 from qubesd.core.creation import Creation
+from qubesd.core.device_lists import DeviceLists, Watch, unwatched
 from qubesd.core.firewall import Firewalls
+from qubesd.core.handing_out import HandingOut
 from qubesd.core.keeper import Keeper
 from qubesd.core.picture import Picture
 from qubesd.core.power import Power
 from qubesd.core.preloading import Preloading
+from qubesd.core.sleep import Sleep
 from qubesd.core.statistics import Statistics
 from qubesd.core.storage import Storage
 from qubesd.core.volumes import Volumes
@@ -23,18 +26,31 @@ T = TypeVar("T")
 
 
 class Core(Keeper):
-    """One system and the parts that carry it out: all that the Admin API's handlers work with."""
+    """One system and the parts that carry it out: all that the Admin API's handlers work with.
 
-    def __init__(self, config: Config, system: System, commit: GroupCommit, hypervisor: Hypervisor) -> None:
+    ``watch`` tells when the devices that a running qube announces change; without it, nothing does.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        system: System,
+        commit: GroupCommit,
+        hypervisor: Hypervisor,
+        watch: Watch = unwatched,
+    ) -> None:
         super().__init__(config, system, commit, hypervisor)
         self.storage = Storage(self)
         self.power = Power(self, self.storage)
         self.devices = self.power.devices
+        self.handing_out = HandingOut(self, self.power.lives, self.devices)
+        self.device_lists = DeviceLists(self, self.power.lives, self.devices, self.handing_out, watch)
         self.firewalls = Firewalls(self, self.storage, self.power.lives)
-        self.volumes = Volumes(self, self.storage, self.power.lives)
+        self.volumes = Volumes(self, self.storage, self.power.lives, self.power.guests)
         self.statistics = Statistics(self)
         self.creation = Creation(self, self.storage, self.firewalls)
         self.preloading = Preloading(self, self.creation, self.power, self.storage, self.firewalls)
+        self.sleep = Sleep(self, self.power, self.preloading)
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}
 
     async def open(self) -> None:
@@ -45,6 +61,8 @@ class Core(Keeper):
         """
         await self.storage.open()
         await self.power.lives.open()
+        await self.devices.open()
+        await self.device_lists.open()
         await self.storage.settle(self.power.lives.active())
         await self.firewalls.open()
         await self.power.lives.clean_up_left_overs()
@@ -53,6 +71,7 @@ class Core(Keeper):
     async def close(self) -> None:
         """Let what is under way end, write what is not written yet, and let go of the hypervisor."""
         self.preloading.close()
+        self.device_lists.close()
         await self.statistics.close()
         await self.firewalls.close()
         await self.power.lives.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
@@ -46,6 +46,11 @@ class Wanted:
     pools: Mapping[str, str] = field(default_factory=dict)
 
 
+def no_name(name: str) -> bool:
+    """Of a system in which nothing outlives a qube's name."""
+    return False
+
+
 def default_template(view: View, klass: Klass) -> str | None:
     """The template of a qube for which none is given, there or not; ``None`` where it has none."""
     if klass not in _DEFAULT_TEMPLATE:
@@ -62,6 +67,8 @@ class Creation:
         self._storage = storage
         self._firewalls = firewalls
         self._numbers = Numbers(time.monotonic)
+        self.is_kept: Callable[[str], bool] = no_name
+        """Of the name of a new disposable: whether something still speaks of a qube that had it before."""
 
     async def create(self, creator: Qube, wanted: Wanted, inherits: Inherits = every_tag) -> Qube:
         """Make the qube, halted, and everything that it has from its template and from its creator; durable.
@@ -90,7 +97,7 @@ class Creation:
         if template is not None:
             properties["template"] = template.name
         self._keeper.budgets.check_more(owner_of_new(creator), Use(qubes=1))
-        number = self._numbers.draw(system) if wanted.klass is Klass.DISPOSABLE else None
+        number = self._numbers.draw(system, self.is_kept) if wanted.klass is Klass.DISPOSABLE else None
         return await self._add(creator, wanted, properties, number, inherits)
 
     async def create_disposable(
@@ -112,7 +119,7 @@ class Creation:
         if creator is not None:
             # Before a number is drawn: it would rest for long, though nothing was made.
             self._keeper.budgets.check_more(owner_of_new(creator), Use(qubes=1))
-        number = self._numbers.draw(self._keeper.system)
+        number = self._numbers.draw(self._keeper.system, self.is_kept)
         wanted, properties = _passing(f"disp{number}", template)
         return await self._add(creator, wanted, properties, number, inherits)
 

@@ -21,8 +21,11 @@ class Numbers:
         self._clock = clock
         self._given: dict[int, float] = {}
 
-    def draw(self, system: System) -> int:
+    def draw(self, system: System, is_kept: Callable[[str], bool]) -> int:
         """A number that no qube has, as dispid or in the name ``dispN``, and that has rested.
+
+        Args:
+            is_kept: of a name that no new qube may get.
 
         Raises:
             QubesError: there is none.
@@ -35,8 +38,9 @@ class Numbers:
             for number in range(MAX_DISPID + 1)
             if number not in used and number not in self._given and f"disp{number}" not in system.qubes
         ]
-        if not free:
-            raise QubesError("no number is free for another disposable; remove some, or wait")
-        number = secrets.choice(free)
-        self._given[number] = now
-        return number
+        while free:
+            number = free.pop(secrets.randbelow(len(free)))
+            if not is_kept(f"disp{number}"):
+                self._given[number] = now
+                return number
+        raise QubesError("no number is free for another disposable; remove some, or wait")

@@ -22,6 +22,11 @@ from qubesd.virt.hypervisor import PciDevice
 
 _log = logging.getLogger(__name__)
 
+ANNOUNCED = ("block", "usb")
+"""The classes whose devices come and go while their qube runs."""
+DATABASES = "qubesdb"
+"""The folder of the databases, below the run directory."""
+
 _MOST = 1024
 """Devices of one qube and class; what a guest announces beyond that is not looked at."""
 _LONGEST = 256
@@ -36,9 +41,22 @@ _PARENT = re.compile(r"([A-Za-z0-9._\-]{1,64})(?::([A-Za-z0-9._\-]{1,32}))?", re
 def announced(databases: Path, qube: Qube, devclass: str) -> list[Device]:
     """The block or USB devices that a running qube announces, by port. Blocks on files only."""
     read = _block if devclass == "block" else _usb
-    folder = databases / qube.name / f"qubes-{devclass}-devices"
-    found = islice(read(qube.name, _ports(folder)), _MOST)
+    form = _BLOCK_PORT if devclass == "block" else _USB_PORT
+    ports, nameless = [], 0
+    for untrusted_port, value in _ports(databases / qube.name / key_of(devclass)):
+        if form.fullmatch(untrusted_port) is None:
+            nameless += 1
+        else:
+            ports.append((untrusted_port, value))
+    if nameless:
+        _log.warning("qube %r announces %d %s devices of no valid name", qube.name, nameless, devclass)
+    found = [read(qube.name, port, value) for port, value in ports[:_MOST]]
     return sorted(found, key=lambda device: device.port)
+
+
+def key_of(devclass: str) -> str:
+    """The key under which a guest announces its devices of this class, without its slash."""
+    return f"qubes-{devclass}-devices"
 
 
 def of_host(devices: list[PciDevice]) -> list[Device]:
@@ -81,50 +99,42 @@ def _value(place: Path, key: str) -> str:
         return ""
 
 
-def _block(backend: str, ports: Iterator[tuple[str, Read]]) -> Iterator[Device]:
-    for untrusted_port, value in ports:
-        if _BLOCK_PORT.fullmatch(untrusted_port) is None:
-            _log.warning("qube %r announces a block device of no valid name", backend)
-            continue
-        untrusted_size, untrusted_mode = value("size"), value("mode")
-        above = _PARENT.fullmatch(value("parent"))
-        interface = None if above is None else above[2]
-        parent = None if above is None else (above[1], "block" if interface is None else "usb")
-        model, label = _described(value("desc"))
-        yield Device(
-            "block",
-            backend,
-            untrusted_port,
-            f"{parent[0] if parent else untrusted_port}:{interface or _partition(untrusted_port)}",
-            manufacturer=f"sub-device of {backend}:{parent[0]}" if parent else f"hosted by {backend}",
-            name=label,
-            serial=model,
-            interfaces="b******",
-            parent=parent,
-            data={
-                "mode": "r" if untrusted_mode == "r" else "w",
-                "size": untrusted_size if untrusted_size.isdecimal() else "0",
-                "device_node": f"/dev/{untrusted_port.replace('_', '/')}",
-            },
-        )
+def _block(backend: str, port: str, value: Read) -> Device:
+    untrusted_size, untrusted_mode = value("size"), value("mode")
+    above = _PARENT.fullmatch(value("parent"))
+    interface = None if above is None else above[2]
+    parent = None if above is None else (above[1], "block" if interface is None else "usb")
+    model, label = _described(value("desc"))
+    return Device(
+        "block",
+        backend,
+        port,
+        f"{parent[0] if parent else port}:{interface or _partition(port)}",
+        manufacturer=f"sub-device of {backend}:{parent[0]}" if parent else f"hosted by {backend}",
+        name=label,
+        serial=model,
+        interfaces="b******",
+        parent=parent,
+        data={
+            "mode": "r" if untrusted_mode == "r" else "w",
+            "size": untrusted_size if untrusted_size.isdecimal() else "0",
+            "device_node": f"/dev/{port.replace('_', '/')}",
+        },
+    )
 
 
-def _usb(backend: str, ports: Iterator[tuple[str, Read]]) -> Iterator[Device]:
-    for untrusted_port, value in ports:
-        if _USB_PORT.fullmatch(untrusted_port) is None:
-            _log.warning("qube %r announces a USB device of no valid name", backend)
-            continue
-        vendor, _, product = _shown(value("desc")).partition(" ")
-        interfaces = "".join(re.findall(r"u[0-9a-f]{6}", value("interfaces")))[:70] or "u******"
-        yield Device(
-            "usb",
-            backend,
-            untrusted_port.replace("_", "."),
-            f"{safe(vendor)}::{interfaces}".replace(" ", "_"),
-            vendor=vendor,
-            product=product,
-            interfaces=interfaces,
-        )
+def _usb(backend: str, port: str, value: Read) -> Device:
+    vendor, _, product = _shown(value("desc")).partition(" ")
+    interfaces = "".join(re.findall(r"u[0-9a-f]{6}", value("interfaces")))[:70] or "u******"
+    return Device(
+        "usb",
+        backend,
+        port.replace("_", "."),
+        f"{safe(vendor)}::{interfaces}".replace(" ", "_"),
+        vendor=vendor,
+        product=product,
+        interfaces=interfaces,
+    )
 
 
 def _partition(port: str) -> str:

@@ -18,6 +18,7 @@ from qubesd.core import uplinks
 from qubesd.core.keeper import Keeper
 from qubesd.core.marks import Marks
 from qubesd.core.power_events import (
+    DomainAppeared,
     DomainPaused,
     DomainResumed,
     DomainShutdown,
@@ -177,9 +178,11 @@ class Lives:
             if run.name in self._keeper.system.qubes:
                 await self._storage.stop(self._keeper.system.qubes[run.name])
             self._keeper.bus.publish(DomainShutdown(run.name))
+            if run.announced:  # it was started again from outside
+                self._keeper.bus.publish(DomainAppeared(run.name))
             await self.clean_up(run.name)
         finally:
-            if not run.announced:  # else it was started again from outside
+            if not run.announced:
                 self._marks.drop(run.uuid)
                 run.halted.set()
 
@@ -282,6 +285,7 @@ class Lives:
             self.behind(self._settle_later(run))
         elif from_outside:
             self.tell_new_run(name)
+            self._keeper.bus.publish(DomainAppeared(name))
         elif run.announced and (before, domain.state) in _CHANGES:
             self._keeper.bus.publish(_CHANGES[before, domain.state](name))
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from qubesd.config import Config
 from qubesd.core.core import Core
+from qubesd.core.device_lists import Watch, unwatched
 from qubesd.errors import StoreError
 from qubesd.model.state import System
 from qubesd.store.commit import GroupCommit
@@ -16,11 +17,12 @@ from qubesd.virt import drivers
 
 
 @asynccontextmanager
-async def open_core(config: Config, create: bool = False) -> AsyncIterator[Core]:
+async def open_core(config: Config, create: bool = False, watch: Watch = unwatched) -> AsyncIterator[Core]:
     """A core on the store and the hypervisor that ``config`` names; closed, with all written, at the end.
 
     Args:
         create: make an empty system where there is no store.
+        watch: as of ``Core``.
 
     Raises:
         StoreError: the store is missing, damaged or in use; it was not touched.
@@ -31,7 +33,7 @@ async def open_core(config: Config, create: bool = False) -> AsyncIterator[Core]
     store = FileStore(config.store, config.socket_group)
     try:
         system = _load(store, config, create)
-        core = Core(config, system, GroupCommit(store.save, system), hypervisor)
+        core = Core(config, system, GroupCommit(store.save, system), hypervisor, watch)
         await core.open()
         try:
             yield core

@@ -6,6 +6,7 @@ import asyncio
 
 from qubesd.core.devices import Devices
 from qubesd.core.domain import number
+from qubesd.core.guests import Guests
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import ELSEWHERE, Lives
 from qubesd.core.power_events import (
@@ -38,6 +39,7 @@ class Power:
 
     def __init__(self, keeper: Keeper, storage: Storage) -> None:
         self._keeper = keeper
+        self.guests = Guests(keeper)
         self.lives = Lives(keeper, storage)
         self.devices = Devices(keeper, storage, self.lives)
         self._starter = Starter(keeper, self.lives, storage, self.devices)
@@ -216,6 +218,7 @@ class Power:
             if run.domain.state is DomainState.SUSPENDED:
                 return
             if run.domain.state is DomainState.RUNNING:
+                await self.guests.tell((qube,), "qubes.SuspendPre")
                 try:
                     suspended = self._keeper.hypervisor.suspend(run.uuid)
                     await self.lives.bring(run, DomainState.SUSPENDED, suspended)
@@ -228,6 +231,7 @@ class Power:
         async with self.lives.holding(qube) as run:
             if run.domain.state is DomainState.SUSPENDED:
                 await self.lives.bring(run, DomainState.RUNNING, self._keeper.hypervisor.wake(run.uuid))
+                await self.guests.tell((qube,), "qubes.SuspendPost")
             elif run.domain.state is DomainState.PAUSED:
                 await self._go_on(run)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qubesd.events import Keys, Read, WireEvent
+from qubesd.events import Event, Keys, Read, WireEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ class DomainSpawn(DomainStartStep):
 @dataclass(frozen=True, slots=True)
 class DomainStart(DomainStartStep):
     kind = "domain-start"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainAppeared(Event):
+    """The qube runs though nobody here has started it. Never on the wire."""
+
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,22 @@ class Preloading:
             timer.cancel()
         self._timers.clear()
 
+    async def withdraw(self) -> None:
+        """Have none wait, and make no more until ``go_on``; one that cannot be removed is in the log."""
+        self.close()
+        for filling in tuple(self._filling.values()):
+            await filling.ended.wait()
+        for template in list(self._keeper.system.qubes.values()):
+            for name in references.waiting(template):
+                try:
+                    await self._dismiss(template.name, name)
+                except QubesError as error:
+                    _log.error("disposable %r was made ahead and stays: %s", name, error)
+
+    def go_on(self) -> None:
+        self._closing = False
+        self._review("the host woke up", later=True)
+
     def fill(self, template: Qube) -> None:
         """Begin to make those that are missing.
 

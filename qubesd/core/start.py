@@ -10,6 +10,7 @@ from dataclasses import replace
 from qubesd.core import uplinks
 from qubesd.core.devices import Devices
 from qubesd.core.domain import describe, needed_memory, number
+from qubesd.core.held import Attachment
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import ELSEWHERE, Lives
 from qubesd.core.power_events import (
@@ -31,7 +32,7 @@ from qubesd.model.lineage import netvm_of, netvms, template_of
 from qubesd.model.memory import most
 from qubesd.model.properties import read
 from qubesd.model.state import Klass, Qube
-from qubesd.virt.hypervisor import DomainState
+from qubesd.virt.hypervisor import Domain, DomainSpec, DomainState
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Starter:
             raise QubesError(f"qube {qube.name!r} may not start: {why_not}")
         self._keeper.bus.publish(DomainPreStart(qube.name, needed_memory(self._keeper, qube)))
         self._check_may_start(qube)
-        await self._devices.required(qube)
+        await self._devices.check_required(qube)
         await self._storage.verify(qube)
         self._keeper.bus.publish(DomainVerifyFiles(qube.name))
         await self._start_netvm(qube)
@@ -129,18 +130,11 @@ class Starter:
         keeper, lives = self._keeper, self._lives
         keeper.bus.publish(DomainPreSpawn(qube.name))
         spec = describe(keeper, qube, keeper.config.kernels_dir)
-        # It may ask for more memory than when its start began.
-        with keeper.budgets.holding(Spawned(qube.uuid, most(keeper, qube))):
-            run.starting = True
-            devices = await self._devices.required(qube)
-            disks = [*await self._storage.start(qube), *(one.disk for one in devices if one.disk is not None)]
-            pci = tuple(one.device.data["sbdf"] for one in devices if one.disk is None)
-            spec = replace(spec, disks=tuple(disks), pci=pci)
-            domain = await lives.bring(run, DomainState.PAUSED, keeper.hypervisor.create(spec))
-        _check_is_there(run)
-        lives.start_announces(run, domain)
-        lives.tell_new_run(qube.name)
-        self._devices.started_with(qube, devices)
+        async with self._devices.required(qube) as devices:
+            domain = await self._make(run, qube, spec, [one.attachment for one in devices])
+            lives.start_announces(run, domain)
+            lives.tell_new_run(qube.name)
+            self._devices.started_with(devices)
         keeper.bus.publish(DomainSpawn(qube.name))
         keeper.bus.publish(DomainQdbCreate(qube.name))
         keeper.bus.publish(DomainPreUnpaused(qube.name))
@@ -148,6 +142,18 @@ class Starter:
         _check_is_there(run)
         if features.with_template(keeper, qube, "qrexec"):
             await self._wait_for_agent(run, number(keeper, qube, "qrexec_timeout"))
+
+    async def _make(self, run: Run, qube: Qube, spec: DomainSpec, devices: list[Attachment]) -> Domain:
+        """A domain that is paused, with the qube's volumes and these devices."""
+        # It may ask for more memory than when its start began.
+        with self._keeper.budgets.holding(Spawned(qube.uuid, most(self._keeper, qube))):
+            run.starting = True
+            disks = [*await self._storage.start(qube), *(one.disk for one in devices if one.disk is not None)]
+            pci = tuple(one.device.data["sbdf"] for one in devices if one.disk is None)
+            created = self._keeper.hypervisor.create(replace(spec, disks=tuple(disks), pci=pci))
+            domain = await self._lives.bring(run, DomainState.PAUSED, created)
+        _check_is_there(run)
+        return domain
 
     async def _wait_for_agent(self, run: Run, limit: int) -> None:
         """``limit`` is in seconds."""

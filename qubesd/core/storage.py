@@ -19,8 +19,9 @@ from qubesd.core import folders
 from qubesd.core.keeper import Keeper
 from qubesd.core.pending import Pending, Record
 from qubesd.errors import NoSuchPool, QubeError, QubeExists, QubesError, StorageError
+from qubesd.events import QubeRemovedFromDisk
 from qubesd.model.lineage import template_of
-from qubesd.model.state import PoolConfig, Qube, VolumeConfig
+from qubesd.model.state import Klass, PoolConfig, Qube, VolumeConfig
 from qubesd.model.volumes import current, is_ephemeral, targets
 from qubesd.storage import commands, drivers, encryption
 from qubesd.storage.pool import Kind, Pool, is_direct, kind
@@ -197,7 +198,8 @@ class Storage:
 
     @asynccontextmanager
     async def removing(self, qube: Qube) -> AsyncIterator[None]:
-        """Inside, the system forgets the qube, durably; then its files go. An error inside leaves them.
+        """Inside, the system forgets the qube, durably; then its files go, which is told. An error inside
+        leaves them.
 
         Files that cannot be removed are named in the log, and tried again when a qube of this name is made
         or the daemon starts.
@@ -219,7 +221,9 @@ class Storage:
             finally:
                 # Cut short between the change and its write, only the next start can know which it was.
                 if durable or qube.uuid in self._keeper.system.by_uuid:
-                    await self._agree(record)
+                    gone = await self._agree(record)
+                    if durable and gone and qube.klass is not Klass.REMOTE:
+                        self._keeper.bus.publish(QubeRemovedFromDisk(qube.name))
         finally:
             del self._claimed[qube.name]
 

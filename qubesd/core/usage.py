@@ -8,7 +8,7 @@ there, so that nothing is counted twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from qubesd.events import Bus, QubeChanged, SystemRestored
 from qubesd.model.memory import MIB, most, set_to
@@ -115,10 +115,13 @@ class Usage:
                 _add(growth, owner, _NOTHING - use)
             if after is not None:
                 use = self._use(after)
-                if use.running and before is not None and set_to(before) != set_to(after):
-                    use = Use(use.qubes, use.running, max(use.memory, most(draft, after)), use.storage)
+                if use.running and before is not None and self._asks_for_more(before, draft, after):
+                    use = replace(use, memory=max(use.memory, most(draft, after)))
                 _add(growth, owner_of(after), use)
         return growth
+
+    def _asks_for_more(self, before: Qube, draft: View, after: Qube) -> bool:
+        return set_to(before) != set_to(after) and most(draft, after) > most(self._view, before)
 
     def keep(self, promises: Iterable[Promise]) -> Mapping[str, Use]:
         """Count what is promised, until it is dropped; what that adds to each owner's figures."""

@@ -14,6 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qubesd.core.guests import Guests
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import Lives
 from qubesd.core.storage import Key, Storage, key
@@ -24,6 +25,7 @@ from qubesd.errors import (
     NoSuchPool,
     NoSuchVolume,
     QubeNotHalted,
+    QubeNotRunning,
     QubesError,
     StorageError,
     StoreError,
@@ -67,7 +69,8 @@ class Volumes:
     """The verbs on the volumes of one keeper's qubes. What a verb began is finished, also when its caller has
     gone."""
 
-    def __init__(self, keeper: Keeper, storage: Storage, lives: Lives) -> None:
+    def __init__(self, keeper: Keeper, storage: Storage, lives: Lives, guests: Guests) -> None:
+        self._guests = guests
         self._keeper = keeper
         self._storage = storage
         self._lives = lives
@@ -165,7 +168,7 @@ class Volumes:
             await self._drop_abandoned(volume)
             wanted = await self._storage.read(_size, volume) if size is None else size
             with ExitStack() as room:
-                room.enter_context(self._records.room(qube, name, wanted))
+                room.enter_context(self._records.room(qube, name, volume.size if size is None else size))
                 path = await self._storage.do(lambda pool, known: pool.begin_import(known, wanted), volume)
                 self._imports[key(volume)] = _Import(caller.uuid, qube.uuid, path, room.pop_all())
         self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(wanted)))
@@ -225,10 +228,19 @@ class Volumes:
                     await self._shrink_back(volume, before)
                     raise
             if self._keeper.running(qube.name).state != "Halted":
-                raise StorageError(
-                    f"volume {name!r} has {size} bytes now, but the running qube was not told: "
-                    "shut it down and start it again"
-                )
+                await self._tell_guest(qube, name, size)
+
+    async def _tell_guest(self, qube: Qube, name: str, size: int) -> None:
+        try:
+            if self._keeper.running(qube.name).state != "Running":
+                raise QubeNotRunning("it cannot react now")
+            await self._guests.call(qube, "qubes.ResizeDisk", name.encode("ascii"))
+        except QubesError as error:
+            _log.warning("qube %r was not told of the new size of %r: %s", qube.name, name, error)
+            raise StorageError(
+                f"volume {name!r} has {size} bytes now, but the running qube was not told: "
+                "shut it down and start it again"
+            ) from error
 
     async def _shrink_back(self, volume: VolumeConfig, size: int) -> None:
         """What was added holds nothing yet. Where a driver never shrinks, the volume stays larger."""
@@ -288,11 +300,11 @@ class Volumes:
         good = failure is None and halted
         try:
             await self._storage.do(lambda pool, known: pool.end_import(known, good), volume)
+            if good:
+                await self._records.remember_size(qube, volume)
         except BaseException:
             self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, False))
             raise
-        if good:
-            await self._records.remember_size(qube, volume)
         self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, good))
         if failure is not None:
             raise QubesError(failure)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from qubesd.errors import BadValue
 from qubesd.model.lineage import named, netvms, templates
 from qubesd.model.owner import OWNER
-from qubesd.model.state import DOM0, Klass, Qube
+from qubesd.model.state import Klass, Qube
 from qubesd.model.view import View
 
 BALANCED = "service.meminfo-writer"
@@ -25,23 +25,20 @@ _PRELOADING = ("qrexec", "supported-rpc.qubes.WaitForRunningSystem", "supported-
 
 def with_template(view: View, qube: Qube, name: str) -> str | None:
     """The text of the first of qube, template, template's template that has the feature; empty is a hit."""
-    return _first(templates(view.system, qube), name)
+    return first(templates(view.system, qube), name)
 
 
 def with_netvm(view: View, qube: Qube, name: str) -> str | None:
     """The same along the netvms."""
-    return _first(netvms(view.system, qube), name)
+    return first(netvms(view.system, qube), name)
 
 
-def with_admin(view: View, qube: Qube, name: str) -> str | None:
-    """The qube's own, else dom0's."""
-    return _first((qube, view.system.qubes[DOM0]), name)
-
-
-def with_template_and_admin(view: View, qube: Qube, name: str) -> str | None:
-    """Along the templates, else dom0's."""
-    found = with_template(view, qube, name)
-    return view.system.qubes[DOM0].features.get(name) if found is None else found
+def first(chain: Iterable[Qube], name: str) -> str | None:
+    """The text of the first qube of the chain that has the feature; empty is a hit."""
+    for qube in chain:
+        if name in qube.features:
+            return qube.features[name]
+    return None
 
 
 def check(view: View, qube: Qube, name: str, value: str) -> None:
@@ -70,13 +67,6 @@ def apply(qube: Qube, name: str, value: str) -> Qube:
     if qube.klass in (Klass.ADMIN, Klass.REMOTE):
         return without
     return without.without_property("maxmem") if value else without.with_property("maxmem", 0)
-
-
-def _first(chain: Iterable[Qube], name: str) -> str | None:
-    for qube in chain:
-        if name in qube.features:
-            return qube.features[name]
-    return None
 
 
 def _service(service: str, value: str) -> None:

@@ -17,6 +17,7 @@ from qubesd.errors import NotSupported, QubeError, QubesError
 from qubesd.model.state import DOM0_UUID
 from qubesd.model.view import Host
 from qubesd.virt.connection import Connection, find, state_of
+from qubesd.virt.domain_devices import plugged
 from qubesd.virt.domain_xml import console_path, domain_xml
 from qubesd.virt.hypervisor import (
     Disk,
@@ -27,6 +28,7 @@ from qubesd.virt.hypervisor import (
     Figures,
     Interface,
     PciDevice,
+    Plugged,
 )
 from qubesd.virt.node_devices import pci_devices
 
@@ -120,6 +122,15 @@ class Embedded:
 
     async def detach(self, uuid: str, mac: str) -> None:
         (await self._plugged(uuid)).pop(mac, None)
+
+    async def plugged(self, uuid: str) -> Plugged:
+        """Of a domain that somebody else made: what it was made with, from its description."""
+        await self._check_runs(uuid)
+        if uuid not in self._disks:
+            found = plugged(await self._connection.ask_domain(uuid, lambda domain: domain.XMLDesc()))
+            self._disks[uuid] = {disk.target: disk for disk in found.disks}
+            self._pci[uuid] = set(found.pci)
+        return Plugged(tuple(self._disks[uuid].values()), tuple(sorted(self._pci[uuid])))
 
     async def attach_disk(self, uuid: str, disk: Disk) -> None:
         await self._check_runs(uuid)

@@ -83,6 +83,15 @@ class DomainSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Plugged:
+    """What a running domain has now: its disks, its qube's own volumes among them, and the addresses of the
+    host's PCI devices."""
+
+    disks: tuple[Disk, ...] = ()
+    pci: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """A domain as its hypervisor shows it. ``xid`` is -1 where it is off.
 
@@ -172,6 +181,9 @@ class Hypervisor(Protocol):
 
     async def detach(self, uuid: str, mac: str) -> None:
         """Unplug it; nothing where the domain has no such interface."""
+
+    async def plugged(self, uuid: str) -> Plugged:
+        """What a running domain has, whoever plugged it in. A disk's ``script`` is not told."""
 
     async def attach_disk(self, uuid: str, disk: Disk) -> None:
         """Plug a block device into a running domain."""

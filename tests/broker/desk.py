@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from broker.allowances import allowance_of
+from broker.allowances import allowance_of, is_kept
 from broker.audit import AuditLog
 from broker.catalogue import catalogue
 from broker.dispatch import Dispatcher, Methods
@@ -103,6 +103,7 @@ async def desk(
         facts = Facts(core)
         streams = Streams(core, policies, facts)
         core.budgets.allowance_of = partial(allowance_of, policies, facts)
+        core.creation.is_kept = partial(is_kept, policies, facts)
         audit = AuditLog(root / "audit", 1_000_000, 2)
         dispatcher = Dispatcher(core, policies, facts, streams, audit, strict=strict, trust_consent=False)
         ours, theirs = socket.socketpair()

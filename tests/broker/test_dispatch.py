@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from qubesd.api.method import (
     Text,
     VolumeRows,
 )
+from qubesd.api.table import METHODS as TABLE
 from qubesd.core.core import Core
+from qubesd.core.removal import remove
 from qubesd.errors import QubesError
 from qubesd.events import SystemRestored, TagAdded
 from tests.broker.desk import Desk, method, visit
@@ -71,6 +74,8 @@ def devices(core: Core, command: Command) -> Reply:
 def stream(core: Core, command: Command) -> Reply:
     return EventStream(None)
 
+
+OTHER = "00000009-0000-4000-8000-000000000000"
 
 METHODS = {
     one.name: one
@@ -237,6 +242,59 @@ def test_a_stream_shows_what_its_listener_may_read(tmp_path: Path, strict: bool)
         assert b"theirs" not in ear.heard
 
     visit(tmp_path, METHODS, call, strict=strict)
+
+
+LAST = b"1\0hers\0domain-remove-from-disk\0\0"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_last_of_a_qube_is_told_on_its_own_streams_alone(tmp_path: Path, strict: bool) -> None:
+    """Judged in the world in which it was there; the stream stays open and is silent then."""
+
+    async def call(desk: Desk) -> None:
+        own = [
+            Ear(await desk.take("admin.Events", "hers", source=source)) for source in ("dom0", "alice", "")
+        ]
+        everything = [Ear(await desk.take("admin.Events", source=source)) for source in ("dom0", "alice")]
+        removed = desk.core.system.qubes["hers"]
+        await remove(desk.core, desk.core.storage, removed)
+        assert [ear.heard.count(LAST) for ear in own] == [1, 1, 1]
+        assert [ear.heard.count(b"domain-delete") for ear in everything] == [1, 1]
+        assert all(b"from-disk" not in ear.heard for ear in everything)
+        assert all(ear.open for ear in own)
+        desk.core.change(desk.core.system.with_qube(replace(removed, uuid=OTHER)), ["hers"])
+        desk.core.bus.publish(TagAdded("hers", "late"))
+        assert all(ear.heard.endswith(LAST) for ear in own)
+        assert len(desk.streams.listeners) == len(everything)
+
+    visit(tmp_path, TABLE, call, strict=strict)
+
+
+def test_a_stream_does_not_take_its_successors_end_for_its_own(tmp_path: Path) -> None:
+    """The files of the first could not be removed, and then another qube has its name."""
+
+    async def call(desk: Desk) -> None:
+        ear = Ear(await desk.take("admin.Events", "hers", source="dom0"))
+        first = desk.core.system.qubes["hers"]
+        desk.core.change(desk.core.system.without_qube("hers"), ["hers"])
+        desk.core.change(desk.core.system.with_qube(replace(first, uuid=OTHER)), ["hers"])
+        await remove(desk.core, desk.core.storage, desk.core.system.qubes["hers"])
+        assert LAST not in ear.heard
+
+    visit(tmp_path, TABLE, call)
+
+
+def test_a_removal_that_failed_ends_the_streams_of_the_qube_too(tmp_path: Path) -> None:
+    """It is there as before, so who was listening has to ask again."""
+
+    async def call(desk: Desk) -> None:
+        ear = Ear(await desk.take("admin.Events", "hers", source="dom0"))
+        desk.core.change(desk.core.system.without_qube("hers"), ["hers"])
+        assert ear.open
+        desk.core.bus.publish(SystemRestored())
+        assert not ear.open
+
+    visit(tmp_path, TABLE, call)
 
 
 def test_a_new_policy_is_the_streams_policy_too(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_an_empty_directory_becomes_an_empty_system(tmp_path: Path) -> None:
     )
     assert (tmp_path / "etc/qubes/policy.d/90-admin-default.policy").is_file()
     assert sorted(one.name for one in (tmp_path / "run").iterdir()) == [
-        "qubes", "qubesd.internal.sock", "qubesd.misc.sock", "qubesd.sock", "rpc", "user.sock",
+        "qubes", "qubesd.internal.sock", "qubesd.misc.sock", "qubesd.sock", "qubesdb", "rpc", "user.sock",
     ]  # fmt: skip
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0

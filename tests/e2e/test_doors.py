@@ -18,13 +18,15 @@ from broker.wire import Failure
 from tests.broker import other_user
 from tests.broker.rig import PATIENCE, Daemon, answer, exchange, listening, serving, take
 
-ALICE_UID, BOB_UID, STRANGER_UID, LOST_UID = 61_001, 61_002, 61_003, 61_004
+ALICE_UID, BOB_UID, STRANGER_UID, LOST_UID, CAROL_UID = range(61_001, 61_006)
 GROUP = "daemon"
 GROUP_ID = grp.getgrnam(GROUP).gr_gid
 
 POLICY = """\
 admin.vm.property.Get +name alice alice allow target=dom0
 admin.vm.property.Get +name bob bob allow target=dom0
+admin.vm.property.Get +name carol carol allow target=dom0
+admin.vm.Create.StandaloneVM * bob dom0 allow target=dom0
 admin.vm.Remove * alice alice allow target=dom0
 admin.vm.property.Get +label @anyvm @anyvm ask
 admin.Events * alice @adminvm allow target=dom0
@@ -36,6 +38,7 @@ channels_owner = "{BOB_UID}"
 [users]
 {ALICE_UID} = "alice"
 {BOB_UID} = "bob"
+{CAROL_UID} = "carol"
 {LOST_UID} = "no-such-qube"
 """
 
@@ -86,6 +89,24 @@ def as_user(path: Path, uid: int, request: bytes, *groups: int) -> bytes:
 )
 def test_user_socket(daemon: Daemon, uid: int, groups: tuple[int, ...], want: bytes) -> None:
     assert as_user(daemon.root / "run/user.sock", uid, asks("alice"), *groups) == want
+
+
+def test_a_user_stays_with_the_very_qube(daemon: Daemon) -> None:
+    path = daemon.root / "run/user.sock"
+    daemon.create("carol")
+    assert as_user(path, CAROL_UID, asks("carol")) == tells("carol")
+    call(daemon.socket, "admin.vm.Remove", "carol")
+    daemon.create("carol")
+    assert as_user(path, CAROL_UID, asks("carol")) == REFUSED
+
+
+def test_the_name_that_a_user_is_mapped_to_is_dom0s_to_give(daemon: Daemon) -> None:
+    payload = b"name=no-such-qube label=red"
+    reply = answer(daemon.channel("bob"), "admin.vm.Create.StandaloneVM", payload=payload)
+    assert isinstance(reply, Failure)
+    assert reply.refused
+    payload = b"name=some-other-qube label=red"
+    assert answer(daemon.channel("bob"), "admin.vm.Create.StandaloneVM", payload=payload) == b""
 
 
 @pytest.mark.parametrize("source", ["dom0", "bob", "no-such-qube", "uuid:junk", "$"])
@@ -173,6 +194,19 @@ def test_a_qubes_socket_comes_and_goes_with_it(tmp_path: Path) -> None:
         assert daemon.channel("alice") != path
 
 
+def test_the_host_sleeps_over_the_internal_socket_alone(tmp_path: Path) -> None:
+    with serving(tmp_path, POLICY) as daemon:
+        daemon.create("alice")
+        call(daemon.socket, "admin.vm.Start", "alice")
+        for service, state in (("internal.SuspendPre", b"Paused"), ("internal.SuspendPost", b"Running")):
+            refused = answer(daemon.socket, service)
+            assert isinstance(refused, Failure)
+            assert refused.kind == "ProtocolError"
+            assert answer(daemon.root / "run/qubesd.internal.sock", service) == b""
+            assert state in call(daemon.socket, "admin.vm.CurrentState", "alice")
+        call(daemon.socket, "admin.vm.Kill", "alice")
+
+
 def test_a_stream_ends_with_its_caller_and_not_for_its_successor(tmp_path: Path) -> None:
     """Names outlive qubes: whoever gets the name next gets no stream of the one before."""
     with serving(tmp_path, POLICY) as daemon:
@@ -194,6 +228,9 @@ def test_a_stream_of_a_qube_is_silent_when_another_has_its_name(tmp_path: Path) 
             data = b""
             while b"domain-tag-add:new" not in data:
                 data += take(all_events, 1)
+            assert b"domain-remove-from-disk" not in data
+            last = b"1\0alice\0domain-remove-from-disk\0\0"
+            assert take(stream, len(last)) == last
             stream.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 stream.recv(1)

@@ -6,14 +6,18 @@ import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.catalogue import catalogue
 from policy_engine import (
     Allowed,
+    AnyRule,
     Asked,
+    DelegationRule,
     DirectorySource,
     Policy,
     QubeFacts,
@@ -21,12 +25,15 @@ from policy_engine import (
     Rule,
     World,
     decide,
+    format_rule,
     load,
     visible,
 )
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests/cases/policy.d"
+NOT_READ = shutil.ignore_patterns("demo", "examples")
+"""What of the shipped policy is in force only where somebody lays it over the rest."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +97,17 @@ def install(case: Case, directory: Path) -> Policy:
     runtime, configured = directory / "run", directory / "etc"
     runtime.mkdir()
     for layer in case.layers:
-        shutil.copytree(ROOT / layer, configured, ignore=shutil.ignore_patterns("demo"), dirs_exist_ok=True)
+        shutil.copytree(ROOT / layer, configured, ignore=NOT_READ, dirs_exist_ok=True)
     for name, grants in case.include.items():
         with (configured / "include" / name).open("a", encoding="utf-8") as file:
             file.write(grants + "\n")
-    return load(DirectorySource(), (str(runtime), str(configured)), str(directory / "legacy"))
+    directories = (str(runtime), str(configured))
+    return load(DirectorySource(), directories, str(directory / "legacy"), partial(catalogue, enforced=True))
 
 
-def deciding_rule(decision: object) -> Rule:
+def deciding_rule(decision: object) -> AnyRule:
     rule = getattr(decision, "rule", None)
-    assert isinstance(rule, Rule)
+    assert isinstance(rule, Rule | DelegationRule)
     return rule
 
 
@@ -133,17 +141,42 @@ def test_lists_are_those_of_the_case_file(name: str, tmp_path: Path) -> None:
 def test_an_allowed_admin_call_goes_to_dom0_and_nowhere_else(name: str, tmp_path: Path) -> None:
     case = read_case(name)
     policy = install(case, tmp_path)
-    decisions = [decide(policy, asked, case.world) for asked, _, _ in case.requests]
+    calls = [asked for asked, _, _ in case.requests if asked.service.startswith("admin.")]
+    decisions = [decide(policy, asked, case.world) for asked in calls]
     assert {decision.target for decision in decisions if isinstance(decision, Allowed)} <= {"dom0"}
 
 
-def test_every_rule_that_the_demo_writes_out_decides_a_case(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        pytest.param("operator", ("operator",), id="role"),
+        pytest.param("demo", ("30-demo-", "operator"), id="demo"),
+    ],
+)
+def test_every_rule_that_is_written_out_decides_a_case(
+    name: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    case = read_case(name)
+    policy = install(case, tmp_path)
+    decided = {place(deciding_rule(decide(policy, asked, case.world))) for asked, _, _ in case.requests}
+    written = {place(rule) for rule in policy.rules if Path(rule.file).name.startswith(files)}
+    assert written
+    assert written - decided == set()
+
+
+def place(rule: AnyRule) -> str:
+    return f"{rule.file}:{rule.line}"
+
+
+def test_what_a_team_writes_decides_only_in_its_frame(tmp_path: Path) -> None:
     case = read_case("demo")
     policy = install(case, tmp_path)
-    decided = {deciding_rule(decide(policy, asked, case.world)) for asked, _, _ in case.requests}
-    written = {rule for rule in policy.rules if Path(rule.file).name.startswith("30-demo-")}
-    assert written
-    assert {f"{rule.file}:{rule.line}" for rule in written - decided} == set()
+    team = {place(rule): format_rule(rule) for rule in policy.rules if Path(rule.file).name == "team-a"}
+    decided = {place(deciding_rule(decide(policy, asked, case.world))) for asked, _, _ in case.requests}
+    assert sorted(text for where, text in team.items() if where not in decided) == [
+        "admin.vm.feature.* * @tag:team-a vault allow",
+        "qubes.Filecopy * @tag:team-a vault allow",
+    ]
 
 
 def test_every_shipped_policy_has_its_case_file() -> None:

@@ -6,6 +6,7 @@ Slow, without an index, a key or a bit, and so a second opinion for the laws.
 from policy_engine import (
     Allow,
     Allowed,
+    AnyRule,
     Ask,
     Asked,
     Decision,
@@ -134,7 +135,7 @@ def same(name: str, text: str, world: World) -> bool:
     return mine is not None and mine is other and name.startswith("uuid:") != text.startswith("uuid:")
 
 
-def allow(rule: Rule, action: Allow, target: str, source: str, world: World) -> Allowed | Denied:
+def allow(rule: AnyRule, action: Allow, target: str, source: str, world: World) -> Allowed | Denied:
     where = checked(target if action.target is None else written(action.target), world)
     if isinstance(where, Denied):
         return Denied(where.kind, where.notify, rule)
@@ -164,15 +165,20 @@ def collect(policy: Policy, request: Request, ask: Ask, source: str, world: Worl
                 redirect = None if isinstance(action, Deny) else action.target
                 spoken_of = expand(rule.target if redirect is None else redirect, world)
                 texts = texts - spoken_of if isinstance(action, Deny) else texts | spoken_of
-        if "@dispvm" in texts:
-            texts.remove("@dispvm")
-            texts |= {own_disposable(source, world) or "@adminvm"} - {"@adminvm"}
-        if "@adminvm" in texts:
-            texts = texts - {"@adminvm"} | {"dom0"}
-        caller = find(source, world)
-        internal = {qube.name for qube in world if qube.internal}
-        gone = internal | {f"@dispvm:{name}" for name in internal} | ({caller.name} if caller else set())
-        texts -= gone
+        return shown(texts, ask, source, world)
+    return texts if ask.autostart else {text for text in texts if runs(text, world)}
+
+
+def shown(texts: set[str], ask: Ask, source: str, world: World) -> set[str]:
+    """What is left of the texts that were collected when they are put to the user."""
+    if "@dispvm" in texts:
+        texts = texts - {"@dispvm"} | {own_disposable(source, world) or "@adminvm"} - {"@adminvm"}
+    if "@adminvm" in texts:
+        texts = texts - {"@adminvm"} | {"dom0"}
+    caller = find(source, world)
+    internal = {qube.name for qube in world if qube.internal}
+    gone = internal | {f"@dispvm:{name}" for name in internal} | ({caller.name} if caller else set())
+    texts = texts - gone
     return texts if ask.autostart else {text for text in texts if runs(text, world)}
 
 

@@ -9,6 +9,7 @@ from policy_engine import (
     CONFIGURED,
     LEGACY,
     RUNTIME,
+    Demands,
     Denied,
     Inclusion,
     MemorySource,
@@ -23,6 +24,7 @@ from policy_engine import (
     load,
 )
 from tests.policy_engine import literal, strategies
+from tests.policy_engine.catalogue import carried_out
 from tests.policy_engine.stock import stock
 
 WORLD = World.of(
@@ -101,3 +103,37 @@ def test_it_explains_what_decide_says_rule_by_rule(policy: Policy, world: World)
             if len(wrong) == 1:
                 near.append((wrong[0], rule))
         assert [(miss.field, miss.rule) for miss in explained.near_misses] == near
+
+
+DIALECT = b"""\
+!dialect delegation-1
+!define @mine (@tag:of-{source})
+admin.vm.property.Set +memory mgmt @mine allow value=1..2
+admin.vm.List * mgmt @mine allow
+admin.vm.Start * mgmt @mine deny
+"""
+
+
+@pytest.mark.parametrize(
+    ("service", "demands"),
+    [
+        pytest.param(
+            "admin.vm.property.Set+memory", Demands("@tag:of-mgmt", "1..2", None, None, None), id="value"
+        ),
+        pytest.param("admin.vm.List", Demands("@tag:of-mgmt", None, None, None, None), id="nothing-besides"),
+        pytest.param("admin.vm.Start", None, id="denied"),
+        pytest.param("s", None, id="no-rule"),
+        pytest.param("stock", None, id="a-stock-rule"),
+    ],
+)
+def test_what_a_rule_asks_for_besides(service: str, demands: Demands | None) -> None:
+    files = {
+        f"{CONFIGURED}/1.policy": DIALECT,
+        f"{CONFIGURED}/2.policy": b"stock * mgmt work allow\n",
+    }
+    world = World.of(
+        [QubeFacts("mgmt", "2", "AppVM"), QubeFacts("work", "1", "AppVM", frozenset({"of-mgmt"}))]
+    )
+    source = MemorySource(files, (RUNTIME, CONFIGURED, LEGACY))
+    policy = load(source, catalogue=carried_out)
+    assert explain(policy, Request.of(service, "mgmt", "work"), world).demands == demands

@@ -20,7 +20,7 @@ from policy_engine import (
     format_rule,
     load,
 )
-from policy_engine.load import MAX_DEPTH, MAX_RULES
+from policy_engine.loading import MAX_DEPTH, MAX_RULES
 from policy_engine.read import MAX_FILE
 from tests.policy_engine.stock import stock
 

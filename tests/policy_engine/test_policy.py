@@ -1,12 +1,22 @@
 """The index: what a decision looks at, and what hostile callers and large policies can make of it."""
 
-from policy_engine import Denied, Policy, QubeFacts, Request, World, decide, visible
+from policy_engine import Denied, MemorySource, Policy, QubeFacts, Request, World, decide, load, visible
+from policy_engine.load import CONFIGURED, RUNTIME
 from policy_engine.policy import MAX_INDEXED
+from tests.policy_engine.catalogue import carried_out
 from tests.policy_engine.stock import stock
 from tests.policy_engine.strategies import kind, policy_of
 
 QUBES = World.of([QubeFacts(f"q{number:04}", None, "AppVM") for number in range(600)])
-CALLER = QUBES.residents["q0001"].keys
+
+
+def keys_of(name: str) -> frozenset[str]:
+    resident = QUBES.resident(name)
+    assert resident is not None
+    return resident.keys
+
+
+CALLER = keys_of("q0001")
 
 
 def test_only_rules_that_can_match_are_looked_at() -> None:
@@ -41,7 +51,7 @@ def test_what_was_called_before_does_not_change_what_is_found() -> None:
 
 def test_callers_that_match_the_same_rules_share_them() -> None:
     policy = policy_of("s.A * @anyvm * deny\ns.A * q0002 * deny")
-    other, named = QUBES.residents["q0003"].keys, QUBES.residents["q0002"].keys
+    other, named = keys_of("q0003"), keys_of("q0002")
     assert policy.plan("s.A", "+", CALLER) is policy.plan("s.A", "+", other)
     assert policy.plan("s.A", "+", CALLER) is not policy.plan("s.A", "+", named)
 
@@ -80,3 +90,14 @@ def test_names_in_turn_keep_their_order_against_sets() -> None:
     )
     assert visible(policy, QUBES, "q0000", "s") == ["q0001", "q0003"]
     assert len(policy.plan("s", "+", CALLER).effects()) == 3
+
+
+def test_what_globs_share_is_no_service_of_its_own() -> None:
+    text = b"!dialect delegation-1\nwork.* * * * allow\nadmin.vm.* * * * deny\n"
+    policy = load(MemorySource({f"{CONFIGURED}/30.policy": text}, [RUNTIME]), catalogue=carried_out)
+    asked = ("work.Run", "work.*", " work.*", "work", "admin.vm.*", "admin. admin.vm.*", "admin.work.*", "*")
+    found = {service: [rule.line for rule in policy.plan(service, "+", CALLER).rules] for service in asked}
+    assert found == {
+        service: [2] * service.startswith("work.") + [3] * service.startswith("admin.vm.")
+        for service in asked
+    }

@@ -44,6 +44,28 @@ def test_a_derived_world_is_the_world_built_anew(qubes: list[QubeFacts], data: s
         assert world.matching(now) == anew.matching(now)
 
 
+@given(strategies.qubes(), st.data())
+def test_a_world_keeps_its_content_whatever_is_derived_from_it(
+    qubes: list[QubeFacts], data: st.DataObject
+) -> None:
+    versions = [(World.of(qubes), {facts.name: facts for facts in qubes})]
+    for _ in range(data.draw(st.integers(1, 6))):
+        world, now = data.draw(st.sampled_from(versions))
+        name = data.draw(st.sampled_from(["dom0", *strategies.NAMES]))
+        if data.draw(st.booleans()):
+            facts = data.draw(strategies.facts(name))
+            versions.append((world.with_qube(facts), now | {name: facts}))
+        else:
+            versions.append((world.without(name), {key: now[key] for key in now if key != name}))
+    for world, now in versions:
+        assert world == World.of(now.values())
+        for facts in now.values():
+            assert world.find(facts.name) == facts
+        assert [name for name in strategies.NAMES if name in world] == [
+            name for name in strategies.NAMES if name in now
+        ]
+
+
 def test_deriving_leaves_the_original_alone() -> None:
     world = World.of([DOM0, WORK])
     tagged = world.with_qube(replace(WORK, tags=frozenset({"u"}), uuid="w2"))

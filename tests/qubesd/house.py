@@ -6,13 +6,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from qubesd.api.method import Command, Method, Reply, Rows, Text
 from qubesd.api.table import INTERNAL, METHODS
 from qubesd.config import Config, rooted
 from qubesd.core.core import Core
+from qubesd.core.device_lists import Watch, unwatched
 from qubesd.core.opening import open_core
 from qubesd.errors import NoSuchQube, QubesError
 from qubesd.events import WireEvent
@@ -25,7 +27,7 @@ Told = tuple[str, str, dict[str, str]]
 
 
 class House:
-    """A core, every event since it opened, and a short way to make calls."""
+    """A core, every event that a stream on dom0 would show since it opened, and a short way to make calls."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
@@ -33,7 +35,8 @@ class House:
         core.bus.subscribe(WireEvent, self._note)
 
     def _note(self, event: WireEvent) -> None:
-        self.told.append((event.subject or "", event.wire_name, dict(event.keys())))
+        if not event.apart:
+            self.told.append((event.subject or "", event.wire_name, dict(event.keys())))
 
     def names(self) -> list[str]:
         """What was told since the last time, each as ``subject name``."""
@@ -89,17 +92,19 @@ def config_at(root: Path) -> Config:
 
 
 @asynccontextmanager
-async def house_at(root: Path) -> AsyncIterator[House]:
-    """The house of the system below ``root``, an empty one at first."""
-    async with open_core(config_at(root), create=True) as core:
+async def house_at(root: Path, watch: Watch = unwatched, **settings: Any) -> AsyncIterator[House]:
+    """The house of the system below ``root``, an empty one at first; ``settings`` of its configuration."""
+    async with open_core(replace(config_at(root), **settings), create=True, watch=watch) as core:
         yield House(core)
 
 
-def visit(root: Path, guest: Callable[[House], Awaitable[None]], furnished: bool = True) -> None:
+def visit(
+    root: Path, guest: Callable[[House], Awaitable[None]], furnished: bool = True, **settings: Any
+) -> None:
     """Let ``guest`` do its work in the house below ``root``."""
 
     async def stay() -> None:
-        async with house_at(root) as house:
+        async with house_at(root, **settings) as house:
             if furnished:
                 await house.furnish()
             await guest(house)

@@ -18,6 +18,11 @@ PLACE = Path("/etc/qubes/qubesd.toml")
         pytest.param("", {}, id="nothing"),
         pytest.param('visibility = "strict"\n', {"visibility": "strict"}, id="a-word"),
         pytest.param("trust_qrexec_consent = true\n", {"trust_qrexec_consent": True}, id="a-switch"),
+        pytest.param(
+            """guest_service = "/bin/true {qube} '{service} x'"\n""",
+            {"guest_service": "/bin/true {qube} '{service} x'"},
+            id="quoted",
+        ),
         pytest.param("audit_size = 1\naudit_files = 3\n", {"audit_size": 1, "audit_files": 3}, id="numbers"),
         pytest.param('log_dir = "/elsewhere"\n', {"log_dir": Path("/elsewhere")}, id="a-path"),
         pytest.param('channels_owner = "4242"\n', {"channels_owner": "4242"}, id="a-user-by-uid"),
@@ -46,6 +51,17 @@ def test_what_is_said_goes_over_the_defaults(text: str, want: dict[str, object])
         ),
         pytest.param(
             "trust_qrexec_consent = 1\n", "1: 'trust_qrexec_consent' must be a boolean", id="no-boolean"
+        ),
+        *(
+            pytest.param(
+                f'guest_service = "{command}"\n', "1: 'guest_service' must be empty, or a command", id=command
+            )
+            for command in (
+                "qrexec-client -d {qube} {service}",
+                "/bin/true {service}",
+                "/bin/true {qube}",
+                "/bin/true '{qube} {service}",
+            )
         ),
         pytest.param("audit_size = true\n", "1: 'audit_size' must be a whole number", id="no-number"),
         pytest.param(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.benchmarks import alone, core, daemon, reload, storage
+from tools.benchmarks import alone, core, daemon, delegation, reload, storage
 from tools.benchmarks.policy import LIMITS, workload_directory
 
 ROOT = Path(__file__).parents[2]
@@ -17,11 +17,15 @@ def test_the_policy_suite_has_its_rows() -> None:
         pytest.skip(f"no benchmark workload at {workload_directory()}; set QUBES_CORPORA")
     report = json.loads(subprocess.check_output([ROOT / "tools/bench", "policy"]))
     rows = {row["name"]: row for row in report["results"]}
-    assert rows.keys() >= {*LIMITS, "parse-default", "parse-delegated", "ask-100"}
+    limits = LIMITS | delegation.LIMITS
+    assert rows.keys() >= {
+        *limits,
+        *("parse-default", "parse-delegated", "ask-100", "v5-load-10000", "v5-first-decision"),
+    }
     for name, row in rows.items():
         assert row["seconds"] > 0
         assert row["ratio"] == pytest.approx(row["seconds"] / row["yardstick"])
-        assert row["limit"] == LIMITS.get(name)
+        assert row["limit"] == limits.get(name)
 
 
 def test_the_broker_suite_has_its_rows() -> None:
@@ -34,6 +38,8 @@ def test_the_broker_suite_has_its_rows() -> None:
         "list-dom0-1000": 6,
         "list-delegated-1000": 10,
         "property-set-1000": None,
+        "events-100-listeners-1000": 30,
+        "change-100-listeners-1000": None,
     }
     assert all(row["seconds"] > 0 and row["yardstick"] > 0 and row["ratio"] > 0 for row in report["results"])
 

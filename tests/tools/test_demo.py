@@ -69,7 +69,9 @@ def test_what_the_tour_says(tmp_path: Path) -> None:
     assert lists["bob-build"] == ("-", "Halted", "Halted")
     assert lists["team-web"] == ("Halted", "Halted", "Halted")
     assert lists["vault"] == ("-", "-", "Halted")
-    assert re.search(r"team-web +admin\.vm\.property\.Set\+memory 500 +ok +denied +ok$", said, re.MULTILINE)
+    assert re.search(r"team-web +admin\.vm\.property\.Set\+memory 500 +ok +ok +ok$", said, re.MULTILINE)
+    assert re.search(r"Set\+memory 8000 +denied +denied +ok$", said, re.MULTILINE)
+    assert re.search(r"Set\+netvm sys-lab +denied +denied +ok$", said, re.MULTILINE)
     assert re.search(r"vault +admin\.vm\.property\.Get\+label +denied +denied +black$", said, re.MULTILINE)
     assert re.search(
         r"no-such-qube +admin\.vm\.property\.Get\+label +denied +denied +QubesVMNotFoundError$",
@@ -77,7 +79,31 @@ def test_what_the_tour_says(tmp_path: Path) -> None:
         re.MULTILINE,
     )
     assert re.search(r'"caller": "bob".*"decision": "deny".*30-demo-bob\.policy:\d+"', said)
-    assert "admin.vm.Kill * bob @tag:managed-by-alice deny notify=no" in said
+    assert "admin.vm.Kill * bob @tag:managed-by-bob,@tag:managed-by-alice deny notify=no" in said
+
+
+def test_what_only_the_dialect_can_refuse(tmp_path: Path) -> None:
+    said = tour(tmp_path).stdout
+    assert re.findall(r"^  (\w+) .* denied, (.+)$", said, re.MULTILINE) == [
+        ("bob", "not this name"),
+        ("alice", "not her template"),
+        ("alice", "not this label"),
+        ("bob", "not this feature"),
+        ("bob", "out of its frame"),
+    ]
+    assert [
+        re.sub(r"record \d+", "record", told) for told in re.findall(r"is told (.+)$", said, re.MULTILINE)
+    ] == [
+        "denied: a limit is reached; qubes: 1 of 1",
+        "denied: a limit is reached; memory: 0 of 1073741824 bytes, 2097152000 more wanted",
+        "denied by policy, record",
+        "denied by policy, record",
+    ]
+
+
+def test_the_tour_fits_a_hundred_columns(tmp_path: Path) -> None:
+    lines = tour(tmp_path).stdout.splitlines()
+    assert [line for line in lines[1:] if len(line) > 100 and str(tmp_path) not in line] == []
 
 
 def test_no_step_of_the_tour_goes_wrong(tmp_path: Path) -> None:

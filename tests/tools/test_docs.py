@@ -101,6 +101,7 @@ class Reader:
             stderr=subprocess.PIPE,
             # A terminal's programs take Ctrl-C; what runs behind a script ignores it, and so would its own.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            start_new_session=True,
         )
         self.stays = stays
         assert stays.stdout is not None
@@ -128,7 +129,8 @@ def reader(folder: Path) -> Iterator[Reader]:
         someone.leave()
     finally:
         if someone.stays is not None:
-            someone.stays.kill()
+            # With the daemon that it has started.
+            os.killpg(someone.stays.pid, signal.SIGKILL)
             someone.stays.communicate()
 
 

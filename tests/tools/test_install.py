@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.root import SHIPPED
 from tests.tools.test_switch import cut_short, fallback_of, snapshot, stock_root
 from tools.installation import debian, wheel
 from tools.installation.switch import STOCK_UNIT, TRIAL_UNIT, SwitchError, mode, switch
@@ -135,7 +136,8 @@ def test_the_wheel_has_every_source_and_the_default_policy(built: Path) -> None:
     assert {name for name in names if ".data/" not in name and ".dist-info/" not in name} == want
     shipped = {name.partition("/policy.d/")[2] for name in names if "/policy.d/" in name}
     policy = ROOT / "policy.d"
-    files = [*policy.glob("*.policy"), *(policy / "include").iterdir()]
+    files = [file for pattern in SHIPPED for file in policy.glob(pattern)]
+    assert policy / "include/operator" in files
     assert shipped == {str(path.relative_to(policy)) for path in files}
 
 
@@ -418,19 +420,24 @@ def test_what_the_package_says_to_start_is_in_a_package(packages: dict[str, Path
     assert ends - there == set()
 
 
-def test_the_installed_importer_is_both_services(packages: dict[str, Path], short: Path) -> None:
+def test_the_installed_services_answer(packages: dict[str, Path], short: Path) -> None:
     """Each as the qrexec daemon runs it, for a qubesd that is not there."""
+    importer, to_importer = "qubes-volume-import", "--qubesd-internal-socket-path"
     needs("dpkg-deb")
     for package in packages.values():
         run("dpkg-deb", "--extract", package, short)
-    for service, size in (("admin.vm.volume.Import", b""), ("admin.vm.volume.ImportWithSize", b"none\n")):
+    for service, program, argument, option, data, kind in (
+        ("admin.vm.volume.Import", importer, "private", to_importer, b"", b"StoragePoolException"),
+        ("admin.vm.volume.ImportWithSize", importer, "private", to_importer, b"none\n", b"ProtocolError"),
+        ("admin.vm.Console", "qubes-console", "", "--qubesd-socket-path", b"", b"QubesException"),
+    ):
         link = short / "etc/qubes-rpc" / service
         assert (short / link.readlink().relative_to("/")).exists()
         link.unlink()
-        link.symlink_to(short / "usr/lib/qubes-admin-core/bin/qubes-volume-import")
+        link.symlink_to(short / "usr/lib/qubes-admin-core/bin" / program)
         done = subprocess.run(
-            [sys.executable, "-I", link, "private", f"--qubesd-internal-socket-path={short}/none"],
-            input=size,
+            [sys.executable, "-I", link, argument, f"{option}={short}/none"],
+            input=data,
             capture_output=True,
             check=False,
             timeout=LIMIT,
@@ -440,7 +447,6 @@ def test_the_installed_importer_is_both_services(packages: dict[str, Path], shor
                 "QREXEC_REQUESTED_TARGET": "vault",
             },
         )
-        kind = b"ProtocolError" if size else b"StoragePoolException"
         assert (done.returncode, done.stdout[:2]) == (1, b"2\0"), done.stderr
         assert kind in done.stdout
 

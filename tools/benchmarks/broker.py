@@ -76,7 +76,7 @@ def run() -> list[Result]:
 
 def _beside_bare(row: Row, config: Config, folder: Path) -> Result:
     """One row, in E."""
-    path = _channel(config) if row.delegated else config.run_dir / "qubesd.sock"
+    path = channel(config, CALLER) if row.delegated else config.run_dir / "qubesd.sock"
     request = encode_call(Call(row.service, row.argument, "dom0", row.target, b""))
     reply = folder / "reply"
     reply.write_bytes(exchange(path, request))
@@ -208,9 +208,9 @@ def write_policy(folder: Path) -> None:
     )
 
 
-def _channel(config: Config) -> Path:
-    """The socket of the caller's qube."""
-    row = call(config.run_dir / "qubesd.sock", "admin.vm.List", CALLER).decode()
+def channel(config: Config, name: str) -> Path:
+    """The socket of a qube."""
+    row = call(config.run_dir / "qubesd.sock", "admin.vm.List", name).decode()
     return config.channels_dir / f"{row.split('uuid=')[1].split()[0]}.sock"
 
 

@@ -29,7 +29,8 @@ class DaemonError(Exception):
 
 
 def lay_out_policy(config: Config) -> None:
-    """Put the shipped policy, with the demo's two operators over it, where the daemon reads it.
+    """Put the shipped policy, with the role of an operator in force and the demo's two over it, where the
+    daemon reads it.
 
     Does nothing where there is a policy already: it may have been edited since.
     """
@@ -40,7 +41,8 @@ def lay_out_policy(config: Config) -> None:
         made = Path(scratch) / "policy.d"
         shipped = REPOSITORY / "policy.d"
         shutil.copytree(shipped, made, ignore=shutil.ignore_patterns("demo"))
-        shutil.copytree(shipped / "demo", made, dirs_exist_ok=True)
+        for layer in ("examples", "demo"):
+            shutil.copytree(shipped / layer, made, dirs_exist_ok=True)
         made.rename(config.policy_dir)
 
 

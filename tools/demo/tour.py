@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker import client
@@ -14,7 +14,11 @@ from qubesd.config import Config
 from tools.demo.callers import QUBES, Ending, Outcome, attempt, rows, socket_of
 
 CALLERS = ("alice", "bob", "dom0")
-NEW_QUBE = "alice-notes"
+ALICES_NEW, BOBS_NEW = "alice_notes", "bob_notes"
+CREATE = "admin.vm.Create.AppVM"
+SET = "admin.vm.property.Set"
+WIDTH = 64
+"""Columns of a call, where its answer stands behind it."""
 AUDIT_TAIL = 64 * 1024
 """Bytes at the end of the audit log among which the tour looks for its own call."""
 
@@ -36,8 +40,11 @@ class Step:
 
 STEPS = (
     Step("admin.vm.property.Get", "team-web", "label"),
-    Step("admin.vm.property.Set", "team-web", "label", "purple"),
-    Step("admin.vm.property.Set", "team-web", "memory", "500"),
+    Step(SET, "team-web", "label", "purple"),
+    Step(SET, "team-web", "memory", "500"),
+    Step(SET, "team-web", "memory", "8000"),
+    Step(SET, "team-web", "netvm", "sys-net"),
+    Step(SET, "team-web", "netvm", "sys-lab"),
     Step("admin.vm.Start", "team-web"),
     Step("admin.vm.CurrentState", "team-web"),
     Step("admin.vm.property.Get", "vault", "label"),
@@ -48,7 +55,8 @@ STEPS = (
 UNDO = (
     Step("admin.vm.tag.Remove", "vault", "managed-by-alice"),
     Step("admin.vm.property.Reset", "team-web", "memory"),
-    Step("admin.vm.property.Set", "team-web", "label", "orange"),
+    Step("admin.vm.property.Reset", "team-web", "netvm"),
+    Step(SET, "team-web", "label", "orange"),
 )
 """What dom0 does after the steps, so that the next tour finds the system as this one did."""
 
@@ -71,6 +79,8 @@ class Tour:
         self._lists()
         self._same_calls()
         self._new_qube()
+        self._limits()
+        self._team()
         self._denied_call()
 
     def _call(self, caller: str, step: Step) -> Outcome:
@@ -108,30 +118,56 @@ class Tour:
 
     def _new_qube(self) -> None:
         self._title("A qube of her own")
-        create = Step("admin.vm.Create.AppVM", "dom0", "debian-12", f"name={NEW_QUBE} label=yellow")
-        for caller in ("bob", "alice"):
-            self._one(caller, create)
+        create = Step(CREATE, "dom0", "debian-12", f"name={ALICES_NEW} label=green")
+        self._one("bob", create, "not this name")
+        self._one("alice", replace(create, argument="fedora-41"), "not her template")
+        self._one("alice", replace(create, payload=f"name={ALICES_NEW} label=black"), "not this label")
+        self._one("alice", create)
         for caller in CALLERS:
-            sees = NEW_QUBE in self._seen(caller)
+            sees = ALICES_NEW in self._seen(caller)
             answer = self.colours.good("sees it") if sees else self.colours.faint("does not see it")
-            self.say(f"  {caller:<6} {QUBES:<68} {answer}")
-        self._one("alice", Step("admin.vm.Remove", NEW_QUBE))
+            self.say(f"  {caller:<6} {QUBES:<{WIDTH}} {answer}")
+        self._one("alice", Step("admin.vm.Remove", ALICES_NEW))
+
+    def _limits(self) -> None:
+        self._title("What bob may use, all in all: qubes=1 memory=1GiB")
+        create = Step(CREATE, "dom0", "debian-12", f"name={BOBS_NEW} label=red")
+        self._one("bob", create)
+        self._told("bob", replace(create, payload="name=bob_more label=red"))
+        self._one("bob", Step(SET, BOBS_NEW, "memory", "2000"))
+        self._told("bob", Step("admin.vm.Start", BOBS_NEW))
+        self._one("dom0", Step("admin.vm.tag.Set", BOBS_NEW, "managed-by-alice"), "alice may run it")
+        self._told("alice", Step("admin.vm.Start", BOBS_NEW))
+        self._one("bob", Step("admin.vm.Remove", BOBS_NEW))
+
+    def _team(self) -> None:
+        self._title("A file that team-a writes itself, in the frame that dom0 gave it: include/team-a")
+        page = Step("admin.vm.feature.Set", "team-web", "page-title", "Home")
+        self._one("bob", page)
+        self._one("bob", replace(page, argument="title"), "not this feature")
+        self._one("bob", replace(page, target="vault"), "out of its frame")
+        self._one("bob", replace(page, service="admin.vm.feature.Remove", payload=""))
 
     def _denied_call(self) -> None:
         self._title("A denied call, and what only dom0 can see of it")
         kill = Step("admin.vm.Kill", "team-web")
-        denied = self._call("bob", kill)
-        self.say(f"  bob    team-web {kill}")
-        self.say(f"         is told    {self.colours.bad(denied.text)}")
+        self._told("bob", kill)
         record = self._audited("bob", kill)
-        self.say(f"         the audit  {json.dumps(record)}")
+        self.say(f"         audit   {json.dumps(record)}")
         why = _rule_text(str(record["rule"])) if record["rule"] else str(record["reason"])
-        self.say(f"         because of {self.colours.odd(why)}")
+        self.say(f"         because {self.colours.odd(why)}")
         self._one("alice", kill)
 
-    def _one(self, caller: str, step: Step) -> None:
+    def _one(self, caller: str, step: Step, note: str = "") -> None:
         text, colour = self._cell(self._call(caller, step))
-        self.say(f"  {caller:<6} {step.target + ' ' + str(step):<68} {colour(text)}")
+        end = f"{colour(text)}{self.colours.faint(f', {note}' if note else '')}"
+        self.say(f"  {caller:<6} {step.target + ' ' + str(step):<{WIDTH}} {end}")
+
+    def _told(self, caller: str, step: Step) -> None:
+        """A call that is refused, and all that its caller is told of it."""
+        outcome = self._call(caller, step)
+        self.say(f"  {caller:<6} {step.target} {step}")
+        self.say(f"         is told {self.colours.bad(outcome.text.partition(': ')[2])}")
 
     def _audited(self, caller: str, step: Step) -> dict[str, object]:
         """The newest audit record of this call. Records are written at the end of the daemon's turn, so that

@@ -13,15 +13,19 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.root import SHIPPED
 from tools.installation.switch import PROGRAM, below
 from tools.installation.tree import HERE, SWITCH, lay
 
 ROOT = HERE.parents[1]
 POLICY = "qubes-admin-policy"
 WHOLE = "qubes-admin-core"
-IMPORTER = "qubes-volume-import"
-IMPORTS = ("admin.vm.volume.Import", "admin.vm.volume.ImportWithSize")
-"""The services that the qrexec daemon runs as a program, which knows by its name which of them it is."""
+SERVICES = {
+    "admin.vm.Console": "qubes-console",
+    "admin.vm.volume.Import": "qubes-volume-import",
+    "admin.vm.volume.ImportWithSize": "qubes-volume-import",
+}
+"""The services that the qrexec daemon runs as a program; one that is two knows by its name which it is."""
 STOCK_NAMES = ("qrexec-policy-daemon", "qrexec-policy-exec")
 
 _CONTROL = """\
@@ -129,14 +133,14 @@ def _whole_files(root: Path, programs: Path) -> None:
     for program in sorted(programs.iterdir()):
         if program.name not in STOCK_NAMES and program.name != SWITCH.leads.name:
             _link(root, Path("/usr/bin") / program.name, PROGRAM / "bin" / program.name)
-    for service in IMPORTS:
-        _link(root, Path("/etc/qubes-rpc") / service, PROGRAM / "bin" / IMPORTER)
+    for service, name in SERVICES.items():
+        _link(root, Path("/etc/qubes-rpc") / service, PROGRAM / "bin" / name)
     _copy(HERE / "systemd/qubesd.service", below(root, Path("/usr/lib/systemd/system/qubesd.service")))
-    for pattern in ("*.policy", "include/*"):
+    for pattern in SHIPPED:
         for file in sorted((ROOT / "policy.d").glob(pattern)):
-            name = file.relative_to(ROOT / "policy.d")
-            _copy(file, below(root, Path("/etc/qubes/policy.d") / name))
-            _copy(file, below(root, Path("/usr/share/qubes-admin-core/policy.d") / name))
+            place = file.relative_to(ROOT / "policy.d")
+            _copy(file, below(root, Path("/etc/qubes/policy.d") / place))
+            _copy(file, below(root, Path("/usr/share/qubes-admin-core/policy.d") / place))
     _copy(ROOT / "LICENSE", below(root, Path(f"/usr/share/doc/{WHOLE}/copyright")))
     _copy(ROOT / "README.md", below(root, Path(f"/usr/share/doc/{WHOLE}/README.md")))
 

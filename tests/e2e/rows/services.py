@@ -1,4 +1,4 @@
-"""Firewall, notes, statistics, console and devices."""
+"""Firewall, notes, statistics, console, devices, and the sleep of the host."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ DENIED_INTERFACES = [
 ]
 
 ROWS = [
+    *(
+        Row(
+            f"internal.{service} dom0",
+            "",
+            f"internal.{service}+x dom0",
+            "ProtocolError",
+            after=("internal.SuspendPost dom0",),
+        )
+        for service in ("SuspendPre", "SuspendPost")
+    ),
     Row("admin.vm.firewall.Get {q}", "action=accept\n", "admin.vm.firewall.Get dom0", "ProtocolError"),
     Row(
         "admin.vm.firewall.Set {q} action=accept dst4=10.0.0.1\naction=drop\n",

@@ -47,7 +47,10 @@ class Rig:
 
     def note(self, event: WireEvent) -> None:
         self.events.append(event)
-        self.story.append(event.wire_name if event.subject is None else f"{event.subject} {event.wire_name}")
+        if not event.apart:
+            self.story.append(
+                event.wire_name if event.subject is None else f"{event.subject} {event.wire_name}"
+            )
 
     def qube(self, name: str) -> Qube:
         return self.core.system.qubes[name]

@@ -12,6 +12,7 @@ from qubesd.core.budgets import UNLIMITED, Allowance
 from qubesd.core.power_events import DomainVerifyFiles
 from qubesd.core.usage import Use
 from qubesd.errors import OverLimit
+from qubesd.model.names import MAX_DISPID
 from qubesd.model.owner import OWNER
 from qubesd.model.state import Qube
 from tests.qubesd.core.test_durability import unwritable
@@ -108,6 +109,30 @@ async def test_disposables_at_once(house: House) -> None:
 
 
 @scene
+async def test_what_is_refused_takes_no_number_away(house: House) -> None:
+    """Numbers rest for a week after they were drawn; a caller at its limit must not bring all to rest."""
+    limit(house, alice=Allowance(qubes=0))
+    for _ in range(MAX_DISPID + 2):
+        with pytest.raises(OverLimit):
+            await house.core.creation.create_disposable(house.qube(ALICE), house.qube("web-dvm"))
+    await house.do("admin.vm.CreateDisposable", "web-dvm")
+
+
+@scene
+async def test_a_qube_counts_before_its_first_file(house: House) -> None:
+    limit(house, alice=Allowance(qubes=1))
+    words = ("admin.vm.Create.AppVM", "dom0", "debian-13")
+    first = asyncio.create_task(house.call(*words, "name=a label=red", caller=ALICE))
+    while not house.core.storage.claimed():
+        await asyncio.sleep(0)
+    assert "a" not in house.core.system.qubes
+    assert used(house) == Use(qubes=1, storage=PRIVATE)
+    assert await house.call(*words, "name=b label=red", caller=ALICE) == "PermissionDenied"
+    assert not (house.core.config.qubes_dir / "appvms/b").exists()
+    assert await first == ""
+
+
+@scene
 async def test_storage_of_new_qubes(house: House) -> None:
     limit(house, alice=Allowance(storage=3 * PRIVATE - 1))
     creates = (
@@ -191,19 +216,23 @@ async def test_a_template_that_changes_changes_no_domain(house: House) -> None:
     await refused(house, "admin.vm.Start", "a")
 
 
+def raise_memory_during_start(house: House) -> None:
+    """Have the template ask for much more as soon as a start has begun."""
+
+    def change(_: DomainVerifyFiles) -> None:
+        template = house.qube("debian-13").with_property("memory", 3000)
+        house.core.change(house.core.system.with_qube(template), [template.name])
+
+    house.core.bus.subscribe(DomainVerifyFiles, change)
+
+
 @scene
 async def test_more_memory_asked_for_while_a_start_is_under_way(house: House) -> None:
     """It is looked at again when the domain is made, and the start that fails gives back what it held."""
     await make(house, "a")
     limit(house, alice=Allowance(memory=400 * MIB))
-    grown = house.core.bus.subscribe(
-        DomainVerifyFiles,
-        lambda _: house.core.change(
-            house.core.system.with_qube(house.qube("debian-13").with_property("memory", 3000)), ["debian-13"]
-        ),
-    )
+    raise_memory_during_start(house)
     assert await house.call("admin.vm.Start", "a") == "PermissionDenied"
-    grown()
     assert house.core.running("a").state == "Halted"
     assert used(house).running == 0
 
@@ -222,6 +251,20 @@ async def test_a_netvm_that_starts_along_counts_for_its_own_owner(house: House) 
     assert sorted(answers) == ["", "PermissionDenied"]
     assert (used(house).running, used(house, BOB).running) == (1, 1)
     assert house.core.running("net").state == "Running"
+
+
+@scene
+async def test_a_netvm_that_is_refused_in_the_middle_is_its_owners_matter(house: House) -> None:
+    await make(house, "net", caller=BOB)
+    await house.do("admin.vm.property.Set", "net", "provides_network", "True")
+    await make(house, "a")
+    await house.do("admin.vm.property.Set", "a", "netvm", "net")
+    limit(house, bob=Allowance(memory=400 * MIB))
+    raise_memory_during_start(house)
+    with pytest.raises(OverLimit) as caught:
+        await house.answer("admin.vm.Start", "a")
+    assert caught.value.owner == house.qube(BOB).uuid
+    assert (used(house).running, used(house, BOB).running) == (0, 0)
 
 
 @scene

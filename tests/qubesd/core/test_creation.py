@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qubesd.core.creation import no_name
 from qubesd.core.disposables import RESTED, Numbers
 from qubesd.errors import QubesError
 from qubesd.model.names import MAX_DISPID
@@ -201,12 +202,12 @@ def test_numbers_of_qubes(tmp_path: Path) -> None:
 def test_numbers_of_disposables_rest() -> None:
     now = 0.0
     numbers = Numbers(lambda: now)
-    given = {numbers.draw(System()) for _ in range(MAX_DISPID + 1)}
+    given = {numbers.draw(System(), no_name) for _ in range(MAX_DISPID + 1)}
     assert given == set(range(MAX_DISPID + 1))
     with pytest.raises(QubesError, match="no number is free"):
-        numbers.draw(System())
+        numbers.draw(System(), no_name)
     now = RESTED
-    assert numbers.draw(System()) in given
+    assert numbers.draw(System(), no_name) in given
 
 
 def test_new_qube_looks_for_no_updates_where_that_is_off(tmp_path: Path) -> None:
@@ -281,3 +282,12 @@ def test_disposables_without_a_run_go_when_the_host_boots(tmp_path: Path) -> Non
     visit(tmp_path, after_restart, furnished=False)
     shutil.rmtree(tmp_path / "run")
     visit(tmp_path, after_boot, furnished=False)
+
+
+def test_a_disposable_is_never_called_like_one_that_something_speaks_of() -> None:
+    numbers = Numbers(lambda: 0.0)
+    kept = {f"disp{number}" for number in range(MAX_DISPID + 1) if number % 1000}
+    drawn = {numbers.draw(System(), kept.__contains__) for _ in range(MAX_DISPID // 1000 + 1)}
+    assert drawn == set(range(0, MAX_DISPID + 1, 1000))
+    with pytest.raises(QubesError):
+        numbers.draw(System(), kept.__contains__)

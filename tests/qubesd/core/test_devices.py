@@ -32,7 +32,7 @@ def with_disk(tmp_path: Path, guest: Callable[[House], Awaitable[None]], **keys:
         announce(tmp_path, "sda", **keys)
         for name in ("sys-net", "work"):
             await house.do("admin.vm.Start", name)
-        await house.core.devices.refresh(house.qube("sys-net"), "block")
+        await house.core.device_lists.look(house.qube("sys-net"))
         house.names()
         await guest(house)
 
@@ -109,7 +109,7 @@ def test_a_disk_that_is_pulled_out_is_taken_from_the_qube(tmp_path: Path) -> Non
         await house.do(f"{BLOCK}.Attach", "work", "sys-net+sda")
         house.names()
         shutil.rmtree(tmp_path / "run/qubesdb/sys-net/qubes-block-devices/sda")
-        await house.core.devices.refresh(house.qube("sys-net"), "block")
+        await house.core.device_lists.look(house.qube("sys-net"))
         assert house.names() == [
             "sys-net device-list-change:block",
             "work device-pre-detach:block",
@@ -143,7 +143,7 @@ def test_what_is_assigned_comes_by_itself(tmp_path: Path) -> None:
     async def guest(house: House) -> None:
         await house.do(ASSIGN, "work", "sys-net+sdb", "mode='auto-attach'")
         announce(tmp_path, "sdb")
-        await house.core.devices.refresh(house.qube("sys-net"), "block")
+        await house.core.device_lists.look(house.qube("sys-net"))
         assert (await house.call(ATTACHED, "work")).startswith("sys-net+sdb:sdb:None ")
         await house.do("admin.vm.Kill", "work")
         await house.do("admin.vm.Start", "work")
@@ -163,7 +163,7 @@ class User:
         self.may_answer.set()
         self.asked: list[Question] = []
         self.has_been_asked = asyncio.Event()
-        house.core.devices.ask = self._ask
+        house.core.handing_out.ask = self._ask
 
     async def _ask(self, question: Question) -> str | None:
         self.asked.append(question)
@@ -188,7 +188,7 @@ async def plugged_in_late(house: House, root: Path, *modes: tuple[str, str]) -> 
             await house.do("admin.vm.Start", name)
     await settled(house)
     announce(root, "sdb")
-    await house.core.devices.refresh(house.qube("sys-net"), "block")
+    await house.core.device_lists.look(house.qube("sys-net"))
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def announce_usb(root: Path, port: str) -> Path:
 def test_a_usb_device_comes_and_goes_by_hand_and_by_itself(tmp_path: Path) -> None:
     async def guest(house: House) -> None:
         announce_usb(tmp_path, "2-1")
-        await house.core.devices.refresh(house.qube("sys-net"), "usb")
+        await house.core.device_lists.look(house.qube("sys-net"))
         house.names()
         await house.do(f"{USB}.Attach", "work", "sys-net+2-1")
         assert house.names() == ["work device-pre-attach:usb", "work device-attach:usb"]
@@ -340,7 +340,7 @@ def test_a_usb_device_comes_and_goes_by_hand_and_by_itself(tmp_path: Path) -> No
         assert house.names() == ["work device-pre-detach:usb", "work device-detach:usb"]
         await house.do(f"{USB}.Assign", "work", "sys-net+2-2", "mode='auto-attach'")
         announce_usb(tmp_path, "2-2")
-        await house.core.devices.refresh(house.qube("sys-net"), "usb")
+        await house.core.device_lists.look(house.qube("sys-net"))
         assert "sys-net+2-2" in await house.call(f"{USB}.Attached", "work")
         await house.do("admin.vm.Kill", "sys-net")
         await settled(house)

@@ -9,8 +9,10 @@ import pytest
 
 from qubesd.core.budgets import Allowance
 from qubesd.core.usage import Use
+from qubesd.events import FeatureSet
 from qubesd.model.owner import OWNER
 from tests.qubesd.core.test_budgets import ALICE, BOB, PRIVATE, limit, make, refused, scene, used
+from tests.qubesd.core.test_durability import unwritable
 from tests.qubesd.core.test_preloading import ask, queue, take
 from tests.qubesd.house import House, visit
 
@@ -30,6 +32,14 @@ async def test_who_owns_what_is_made(house: House) -> None:
     words = ("admin.vm.Create.DispVM", "dom0", "a", "name=named label=red")
     await house.do(*words, caller=BOB)
     assert house.qube("named").features[OWNER] == house.qube(BOB).uuid
+
+
+@scene
+async def test_a_clone_is_its_makers(house: House) -> None:
+    """Stock tools copy what the list has; the owner is none of it, and can be asked for by name."""
+    await make(house, "a")
+    assert OWNER not in (await house.call("admin.vm.feature.List", "a")).split()
+    assert await house.call("admin.vm.feature.Get", "a", OWNER) == house.qube(ALICE).uuid
 
 
 def test_an_owner_outlives_the_daemon(tmp_path: Path) -> None:
@@ -100,3 +110,16 @@ async def test_one_made_ahead_is_nobodys_until_it_is_taken(house: House) -> None
     assert used(house) == Use(qubes=1, running=1, memory=400 << 20)
     assert (await take(house, BOB)).name == left
     assert used(house, BOB) == used(house)
+
+
+@scene
+async def test_a_hand_over_that_cannot_be_written_down_is_none(house: House) -> None:
+    """Also where somebody saw the figures in between."""
+    await make(house, "a")
+    seen: list[Use] = []
+    house.core.bus.subscribe(FeatureSet, lambda _: seen.append(used(house, BOB)))
+    with unwritable(house.core.config.store):
+        words = ("admin.vm.feature.Set", "a", OWNER, house.qube(BOB).uuid)
+        assert await house.call(*words) == "QubesException"
+    assert seen == [Use(qubes=1, storage=PRIVATE)]
+    assert (used(house), used(house, BOB)) == (seen[0], Use())

@@ -1,15 +1,22 @@
 """What happens to domains without the core: it follows, and tells of it as of what it did itself."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import libvirt
 import pytest
 
-from qubesd.errors import HypervisorLost, NoSuchQube, QubeNotStarted, StoreError
+from qubesd.core.budgets import Allowance
+from qubesd.core.usage import Use
+from qubesd.errors import HypervisorLost, NoSuchQube, OverLimit, QubeNotStarted, StoreError
+from qubesd.model.owner import OWNER
+from qubesd.model.state import Assignment
 from tests.qubesd.core.power_rig import RESETS, START, STOP, Rig, of, play, rig
+from tests.qubesd.core.test_devices import announce
 from tests.qubesd.virt.distant import distant, needs_libvirtd
 
 
@@ -71,6 +78,30 @@ def test_started(tmp_path: Path) -> None:
         assert r.core.running("vault").xid == r.domain("vault").ID()
         await r.core.power.shutdown(r.qube("vault"), wait=True)
         assert r.told() == of("vault", [*RESETS, "domain-pre-shutdown", *STOP])
+
+    play(tmp_path, story)
+
+
+def test_what_was_started_counts_for_its_owner(tmp_path: Path) -> None:
+    """It cannot be refused, but nothing more starts beside it."""
+
+    async def story(r: Rig) -> None:
+        owner = r.qube("far").uuid
+        for name in ("vault", "dvm"):
+            r.put(r.qube(name).with_feature(OWNER, owner))
+        await r.core.power.start(r.qube("vault"))
+        await r.core.power.kill(r.qube("vault"))
+        assert r.core.budgets.used(owner).running == 0
+        r.core.budgets.allowance_of = lambda _: Allowance(running=1)
+        r.told()
+        r.domain("vault").create()
+        await r.until(f"vault {RESETS[-1]}")
+        assert r.core.budgets.used(owner) == Use(qubes=2, running=1, memory=400 << 20)
+        with pytest.raises(OverLimit):
+            await r.core.power.start(r.qube("dvm"))
+        r.domain("vault").destroy()
+        await r.until("vault domain-shutdown")
+        await r.core.power.start(r.qube("dvm"))
 
     play(tmp_path, story)
 
@@ -145,6 +176,47 @@ def test_what_runs_already_is_known_after_a_restart(tmp_path: Path) -> None:
                 for name in ("work", "sys-firewall", "sys-net"):
                     await second.core.power.kill(second.qube(name))
                     assert second.told() == of(name, STOP)
+                    await second.core.power.lives.forget(second.qube(name))
+        finally:
+            outside.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_is_plugged_in_is_known_after_a_restart(tmp_path: Path, announced: bool) -> None:
+    """A disk that the start of the first daemon put in, though its backend may not announce it any more."""
+    wish = Assignment("block", "sys-net", "sda", "sda:None")
+
+    async def story() -> None:
+        outside = libvirt.open("test:///default")
+        folder = announce(tmp_path, "sda")
+        try:
+            async with rig(tmp_path, uri="test:///default") as first:
+                await first.core.power.start(first.qube("sys-net"))
+                first.put(replace(first.qube("vault"), assignments=(wish,)))
+                await first.core.durable()
+                await first.core.power.start(first.qube("vault"))
+                before = first.core.devices.attached(first.qube("vault"), "block")
+                assert [(one.assignment, one.disk) for one in before] == [(wish, before[0].disk)]
+            if not announced:
+                shutil.rmtree(folder)
+            async with rig(tmp_path, uri="test:///default") as second:
+                devices = second.core.devices
+                (found,) = devices.attached(second.qube("vault"), "block")
+                assert found.disk == before[0].disk
+                assert devices.holder(before[0].device) == "vault"
+                if announced:
+                    assert found == before[0]
+                else:
+                    assert found.device.identity == "0000:0000::?******"
+                await second.core.device_lists.look(second.qube("sys-net"))
+                assert [line for line in second.told() if "device" in line] == []
+                await second.core.power.kill(second.qube("vault"))
+                assert second.told()[:2] == ["vault device-detach:block", "vault domain-stopped"]
+                assert devices.holder(before[0].device) is None
+                await second.core.power.kill(second.qube("sys-net"))
+                for name in ("vault", "sys-net"):
                     await second.core.power.lives.forget(second.qube(name))
         finally:
             outside.close()

@@ -142,9 +142,11 @@ class Volumes(RuleBasedStateMachine):
             return
         if self.driver == "zfs" and self.in_use():
             return  # a volume that began at a revision which would go holds it
+        sizes = {found.id: found.size for found in self.rig.pool.revisions(self.origins["work"])}
         self.rig.pool.revert(self.origins["work"], revision)
         known.committed = chosen
         known.size = self.rig.pool.size(self.origins["work"])
+        assert known.size == sizes[revision]
         self.learn("work", before)
 
     @rule(qube=QUBES, more=st.integers(1, 3))

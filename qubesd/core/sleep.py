@@ -1,0 +1,101 @@
+"""The sleep of the host: every qube is suspended before it, and after it those that were awake go on
+(``spec/wire-protocol.md`` 7.3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from qubesd.core.keeper import Keeper
+from qubesd.core.power import Power
+from qubesd.core.preloading import Preloading
+from qubesd.errors import NoSuchQube, QubeNotStarted, QubesError
+from qubesd.model.state import Qube
+
+_AWAKE = ("Running", "Transient", "Halting")
+_ASLEEP = ("Paused", "Suspended")
+
+
+class Sleep:
+    """Suspends and resumes one keeper's qubes. Who slept before is kept in a file of this boot of the host,
+    for the daemon that resumes may be another one."""
+
+    def __init__(self, keeper: Keeper, power: Power, preloading: Preloading) -> None:
+        self._power = power
+        self._preloading = preloading
+        self._keeper = keeper
+        self._list = keeper.config.run_dir / "qubes/previously-paused.list"
+        self._lock = asyncio.Lock()
+
+    async def begin(self) -> None:
+        """Tell the guests and suspend every running qube; none that was made ahead waits any more.
+
+        Raises:
+            QubesError: some could not be suspended, which the text names. The others are.
+        """
+        await self._power.lives.finish(self._begin())
+
+    async def end(self) -> None:
+        """Resume what ``begin`` suspended, tell the guests, and make disposables ahead again.
+
+        Raises:
+            QubesError: some could not be resumed, which the text names. The others are.
+        """
+        await self._power.lives.finish(self._end())
+
+    async def _begin(self) -> None:
+        async with self._lock:
+            await self._preloading.withdraw()
+            kept = self._remember()
+            awake = [qube for qube in self._now(_AWAKE) if qube.name not in kept]
+            await self._power.guests.tell(awake, "qubes.SuspendPreAll")
+            await _all(self._power.suspend, awake, "suspended")
+
+    async def _end(self) -> None:
+        async with self._lock:
+            kept = self._remembered()
+            try:
+                asleep = [qube for qube in self._now(_ASLEEP) if qube.name not in kept]
+                await _all(self._power.resume, asleep, "resumed")
+            finally:
+                awake = [qube for qube in self._now(_AWAKE) if qube.name not in kept]
+                await self._power.guests.tell(awake, "qubes.SuspendPostAll")
+                self._list.unlink(missing_ok=True)
+                self._preloading.go_on()
+
+    def _now(self, states: Iterable[str]) -> list[Qube]:
+        return [
+            qube for qube in self._power.lives.active() if self._keeper.running(qube.name).state in states
+        ]
+
+    def _remember(self) -> frozenset[str]:
+        """Who sleeps already. A list that is there is of a beginning that failed half-way: those that it
+        suspended are none that slept before."""
+        try:
+            if not self._list.exists():
+                names = sorted(qube.name for qube in self._now(_ASLEEP))
+                self._list.write_text("".join(f"{name}\n" for name in names), encoding="ascii")
+            return self._remembered()
+        except OSError as error:
+            raise QubesError(f"{self._list}: cannot be written: {error.strerror}") from error
+
+    def _remembered(self) -> frozenset[str]:
+        try:
+            return frozenset(self._list.read_text(encoding="ascii").split())
+        except FileNotFoundError:
+            return frozenset()
+
+
+async def _all(verb: Callable[[Qube], Awaitable[None]], qubes: Iterable[Qube], done: str) -> None:
+    """Do it to all at once, and say which could not be. One that has stopped meanwhile needs it no more."""
+    qubes = list(qubes)
+    outcomes = await asyncio.gather(*map(verb, qubes), return_exceptions=True)
+    failures = []
+    for qube, outcome in zip(qubes, outcomes, strict=True):
+        if isinstance(outcome, QubesError):
+            if not isinstance(outcome, QubeNotStarted | NoSuchQube):
+                failures.append(f"{qube.name!r}: {outcome}")
+        elif outcome is not None:
+            raise outcome
+    if failures:
+        raise QubesError(f"not {done}: {'; '.join(failures)}")

@@ -1,0 +1,104 @@
+"""The host sleeps and wakes: who was awake is so again, and who slept before sleeps on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qubesd.errors import QubesError
+from qubesd.model.state import Klass
+from qubesd.virt.embedded import Embedded
+from tests.qubesd.core.power_rig import Faulty, Rig, play
+from tests.qubesd.core.test_guests import program
+from tests.qubesd.core.test_preloading import ask, is_full, queue, until
+from tests.qubesd.house import House, visit
+
+
+def states(house: House) -> dict[str, str]:
+    names = ("work", "sys-net", "web-dvm")
+    return {name: house.core.running(name).state for name in names}
+
+
+def test_who_was_awake_is_awake_again(tmp_path: Path) -> None:
+    listed = tmp_path / "run/qubes/previously-paused.list"
+
+    async def guest(house: House) -> None:
+        for name in ("work", "sys-net"):
+            await house.do("admin.vm.Start", name)
+        await house.do("admin.vm.Pause", "sys-net")
+        house.names()
+        await house.core.sleep.begin()
+        assert house.names() == ["work domain-pre-paused", "work domain-paused"]
+        assert listed.read_text() == "sys-net\n"
+        assert states(house) == {"work": "Paused", "sys-net": "Paused", "web-dvm": "Halted"}
+        await house.core.sleep.end()
+        assert house.names() == ["work domain-pre-unpaused", "work domain-unpaused"]
+        assert states(house) == {"work": "Running", "sys-net": "Paused", "web-dvm": "Halted"}
+        assert not listed.exists()
+
+    visit(tmp_path, guest)
+
+
+def test_guests_are_told(tmp_path: Path) -> None:
+    command, notes = program(tmp_path)
+
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.feature.Set", "debian-13", "qrexec", "1")
+        for name in ("work", "sys-net", "web-dvm"):
+            await house.do("admin.vm.Start", name)
+        await house.do("admin.vm.Pause", "web-dvm")
+        await house.core.sleep.begin()
+        await house.core.sleep.end()
+        lines = notes.read_text().splitlines()
+        steps = [sorted(lines[at : at + 2]) for at in range(0, len(lines), 2)]
+        assert steps == [
+            [f"{name}|root:qubes.{service} dom0|" for name in ("sys-net", "work")]
+            for service in ("SuspendPreAll", "SuspendPre", "SuspendPostAll")
+        ]
+
+    visit(tmp_path, guest, guest_service=command)
+
+
+def test_what_was_made_ahead_goes_and_comes_again(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await ask(house, 2)
+        waited = queue(house)
+        await house.core.sleep.begin()
+        assert queue(house) == []
+        assert all(qube.klass is not Klass.DISPOSABLE for qube in house.core.system.qubes.values())
+        assert not (tmp_path / "run/qubes/previously-paused.list").read_text()
+        await house.core.sleep.end()
+        await until(house, lambda: is_full(house, 2))
+        assert set(queue(house)).isdisjoint(waited)
+
+    visit(tmp_path, guest)
+
+
+def test_one_that_cannot_be_suspended_is_named_and_the_others_are(tmp_path: Path) -> None:
+    """The next try does not take those for sleepers of before that the first one suspended."""
+    stubborn: set[str] = set()
+
+    def wrap(driver: Embedded) -> Faulty:
+        async def pause(uuid: str) -> None:
+            if uuid in stubborn:
+                raise QubesError("no")
+            await driver.pause(uuid)
+
+        return Faulty(driver, pause=pause)
+
+    async def story(rig: Rig) -> None:
+        for name in ("vault", "dvm", "sys-net"):
+            await rig.core.power.start(rig.qube(name))
+        await rig.core.power.pause(rig.qube("sys-net"))
+        stubborn.add(rig.qube("vault").uuid)
+        with pytest.raises(QubesError, match="not suspended: 'vault': no"):
+            await rig.core.sleep.begin()
+        assert [rig.state(name) for name in ("vault", "dvm", "sys-net")] == ["Running", "Paused", "Paused"]
+        stubborn.clear()
+        await rig.core.sleep.begin()
+        assert rig.state("vault") == "Paused"
+        await rig.core.sleep.end()
+        assert [rig.state(name) for name in ("vault", "dvm", "sys-net")] == ["Running", "Running", "Paused"]
+
+    play(tmp_path, story, wrap)
