@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qubesd.model.network import provides_network
 from qubesd.model.properties import GLOBALS, Property, Settable, table
+from qubesd.model.settings import MAX_VCPUS
 from qubesd.model.state import (
     DOM0,
     DOM0_UUID,
@@ -44,6 +45,7 @@ _EXAMPLES = {
     "ip": st.sampled_from(("10.137.0.77",)),
     "ip6": st.sampled_from(("fd00::7",)),
     "mac": st.sampled_from(("00:16:3e:5e:6c:42",)),
+    "vcpus": st.integers(1, MAX_VCPUS),
     "virt_mode": st.sampled_from(("hvm", "pv", "pvh")),
 }
 _REFERENCES = ("guivm", "audiovm", "relayvm", "clockvm", "updatevm", "default_guivm", "default_audiovm")
