@@ -36,7 +36,7 @@ ASCII = st.text(
     st.characters(min_codepoint=0x20, max_codepoint=0x7E, include_characters="\t\n\r"), max_size=12
 )
 
-_EXAMPLES = {
+_EXAMPLES: dict[str, st.SearchStrategy[Value]] = {
     "default_user": st.sampled_from(("user", "", "root")),
     "devices_denied": st.sampled_from(("", "b******", "b******m******")),
     "keyboard_layout": st.sampled_from(("us++", "de+nodeadkeys+compose:caps")),
