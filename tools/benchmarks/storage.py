@@ -51,8 +51,7 @@ def _clones(name: str, folder: Path, size: int, data: int, runs: int, how: str) 
         VolumeConfig("private", "bench", f"appvms/{qube}/private", rw=True, save_on_stop=True, size=size)
         for qube in ("source", "target")
     )
-    for volume in (source, target):
-        pool.create(volume)
+    pool.create(source)
     image, copy = folder / "pool/appvms/source/private.img", folder / "copy.img"
     _scatter(image, size, data)
     ours: list[float] = []
@@ -60,7 +59,10 @@ def _clones(name: str, folder: Path, size: int, data: int, runs: int, how: str) 
     for _ in range(runs):
         theirs.append(_seconds(lambda: _copy(image, copy, how)))
         copy.unlink()
+        # Into a volume that holds nothing yet, as that of a new qube does, and as cp's copy begins.
+        pool.create(target)
         ours.append(_seconds(lambda: pool.clone(target, pool, source)))
+        pool.remove(target)
     shutil.rmtree(folder / "pool")
     return result(name, statistics.median(ours), statistics.median(theirs), LIMITS[name])
 
