@@ -13,6 +13,9 @@ from qubesd.model.state import System
 RESTED = 7 * 24 * 3600.0
 """Seconds that a number rests after it was given (``spec/domains.md`` 2)."""
 
+_TRIES = 64
+"""Numbers that are drawn before all those that are free are looked for: enough unless hardly any is."""
+
 
 class Numbers:
     """The numbers that this run of the daemon has given; ``clock`` counts seconds and never goes back."""
@@ -31,16 +34,21 @@ class Numbers:
             QubesError: there is none.
         """
         now = self._clock()
-        self._given = {number: when for number, when in self._given.items() if now - when < RESTED}
+        # The oldest come first.
+        while self._given and now - self._given[oldest := next(iter(self._given))] >= RESTED:
+            del self._given[oldest]
         used = {qube.dispid for qube in system.qubes.values()}
-        free = [
-            number
-            for number in range(MAX_DISPID + 1)
-            if number not in used and number not in self._given and f"disp{number}" not in system.qubes
-        ]
-        while free:
-            number = free.pop(secrets.randbelow(len(free)))
-            if not is_kept(f"disp{number}"):
-                self._given[number] = now
-                return number
-        raise QubesError("no number is free for another disposable; remove some, or wait")
+
+        def is_free(number: int) -> bool:
+            rested = number not in used and number not in self._given
+            return rested and f"disp{number}" not in system.qubes and not is_kept(f"disp{number}")
+
+        drawn = (secrets.randbelow(MAX_DISPID + 1) for _ in range(_TRIES))
+        number = next(filter(is_free, drawn), None)
+        if number is None:
+            free = [number for number in range(MAX_DISPID + 1) if is_free(number)]
+            if not free:
+                raise QubesError("no number is free for another disposable; remove some, or wait")
+            number = secrets.choice(free)
+        self._given[number] = now
+        return number

@@ -1,12 +1,13 @@
 """How long things take, compared with something else on the same machine at the same time."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-RUNS = 9
-"""Timed runs of a scenario, of which the median counts."""
+RUNS = int(os.environ.get("BENCH_RUNS", "9"))
+"""Timed runs of a scenario, of which the median counts; ``BENCH_RUNS=1`` is for who wants the rows soon."""
 
 
 @dataclass(frozen=True, slots=True)
