@@ -17,6 +17,12 @@ HOLE = "{source}"
 """What stands for the caller's name in a tag or a name."""
 
 
+def can_stand_before(source: str, after: str) -> bool:
+    """Whether a caller's name tells where it ends with this text behind it. One that holds what ends it does
+    not: ``a`` with ``_b`` behind it must not be what ``a_b`` is. Nor does the name of nobody."""
+    return bool(source) and (not after or after[0] not in source)
+
+
 @dataclass(frozen=True, slots=True)
 class Is:
     """What carries one key: a token of a policy as it is written, dom0 in one spelling."""
@@ -55,9 +61,8 @@ class OfCaller:
         return f"{self.before}{HOLE}{self.after}"
 
     def bound(self, source: str) -> Expression:
-        """Nothing for a caller whose name holds what ends the name here: ``a`` with ``_b`` behind it must not
-        be what ``a_b`` is. Never dom0, which is matched by naming it only."""
-        if not source or (self.after[:1] in source and self.after):
+        """Nothing for a caller whose name cannot stand here. Never dom0: naming it is the only way to it."""
+        if not can_stand_before(source, self.after):
             return NOTHING
         key = f"{self.before}{source}{self.after}"
         return NOTHING if key in DOM0_TEXTS else Is(key)

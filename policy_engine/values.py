@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from policy_engine.catalogue import Value
-from policy_engine.expression import HOLE, Expression
+from policy_engine.expression import HOLE, Expression, can_stand_before
 from policy_engine.world import World
 
 
@@ -23,8 +23,7 @@ class TextPattern:
 
     def admits(self, value: str, source: str) -> bool:
         before, hole, after = self.text.partition(HOLE)
-        if hole and (not source or (after and after[0] in source)):
-            # What ends the caller's name must not be in it, or `a` with `_b` were `a_b`.
+        if hole and not can_stand_before(source, after):
             return False
         wanted = before + source + after if hole else before
         return value.startswith(wanted) if self.open else value == wanted

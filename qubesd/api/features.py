@@ -40,7 +40,7 @@ _KEPT_BY_DAEMON = frozenset(
     )
 )
 """Features that are the daemon's own notes; no caller changes them, dom0 included."""
-_DOM0S = frozenset((BROUGHT_TAGS, BROUGHT_GUIVM, "owner-uuid"))
+_DOM0S = frozenset((BROUGHT_TAGS, BROUGHT_GUIVM, OWNER))
 """Features that say what authority a qube gives to those that it creates, and whom a qube counts for."""
 
 _ONE_VALUE = Unguarded("the one value that the call was judged for")
