@@ -131,17 +131,19 @@ def _check(options: argparse.Namespace, config: Config) -> int:
     except PolicyError as error:
         if not errors:
             raise ToolError(f"the files changed while they were checked: {error}; check again") from error
-        outcome, warnings = "with an error in any file, none of the policy comes into force", tuple[str]()
+        outcome, warnings = "with an error in any file, none of the policy comes into force", list[str]()
     else:
         # What is wrong closes frames. A framed file that is not there yet is no mistake, and has a warning.
         errors = [error for error in errors if error.kind != "not-a-file"]
-        outcome, warnings = "only what is in a closed frame is denied, the rest is in force", policy.warnings
+        outcome = "only what is in a closed frame is denied, the rest is in force"
+        told = {str(error) for error in errors}
+        closed = {str(frame): frame.outcome for frame in policy.closed if str(frame.error) in told}
+        warnings = [closed.get(warning, warning) for warning in policy.warnings]
     for found in errors:
         print(found)
         _print(marked_line(found, source, colours))
     for warning in warnings:
-        place, closed, frame = warning.rpartition("; ")
-        print(colours.odd("warning"), frame if closed and place in map(str, errors) else warning)
+        print(colours.odd("warning"), warning)
     if errors:
         number = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
         print(f"{colours.bad(number)}; {outcome}")
