@@ -126,6 +126,11 @@ class PolicyEdits:
         with self._at_work():
             return self._store.read(self._store.real(file))
 
+    def files(self) -> dict[str, bytes]:
+        """All files that are edited, kept and backed up, as they are now."""
+        with self._at_work():
+            return self._store.contents()
+
     def check_place(self, file: str) -> None:
         """Raises ``BadPolicyPath`` where the name leads elsewhere."""
         self._store.real(file)
