@@ -46,18 +46,52 @@ GRACE = 20.0
 
 _MIB = 1024 * 1024
 
+_DESCRIPTION = """\
+Keep the qubes, and judge every call to them.
+
+qubesd has the qubes, the policy and the sockets of the Admin API in one
+process. It carries out admin.* calls that the policy allows, filters what they
+list, decides on the calls between qubes that the qrexec daemon asks about, and
+writes a line for each call into its audit log. A change of the policy files
+comes into force by itself.
+
+It serves until SIGTERM or SIGINT; calls that are being carried out then get 20
+seconds to end. SIGHUP has it read the policy again whatever it has seen.
+
+With --root all of it lies below one directory, on a hypervisor that is part of
+the process: for development, tests, and several instances on one machine.
+"""
+_EPILOG = """\
+exit status:
+  0  a signal has ended it
+  1  it cannot serve; standard error says what is in the way
+  2  the command line is wrong
+
+files:
+  /etc/qubes/qubesd.toml
+      where everything lies, and the switches of policy: qubesd.toml(5)
+  /etc/qubes/policy.d, /run/qubes/policy.d
+      the policy
+  /var/lib/qubes/qubes.xml
+      the qubes; the unit waits until it is there
+  /var/run/qubesd.sock
+      where dom0 calls
+  /var/log/qubes/qubesd-audit.jsonl
+      one line of JSON for each call
+
+examples:
+  qubesd --root /tmp/trial          a system of its own, empty at first
+  qubesd --config /etc/trial.toml
+
+see also:
+  qubesd.toml(5), qubes-policy(1), qrexec-policy-daemon(8)
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until SIGTERM or SIGINT; exits 1 with a message where that is not possible. SIGHUP reloads the
     policy."""
-    parser = argparse.ArgumentParser(prog="qubesd", description=__doc__)
-    parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="keep everything below DIR, on the embedded hypervisor"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the configuration (default: etc/qubes/qubesd.toml)"
-    )
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(format="qubesd: %(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         config = load(options.root, options.config)
@@ -71,6 +105,30 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"qubesd: {where}{error.strerror or error}")
     sys.exit(0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``qubesd``."""
+    parser = argparse.ArgumentParser(
+        prog="qubesd",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="keep everything below this directory, on the embedded hypervisor; what is missing is made",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration, which must be there (default: /etc/qubes/qubesd.toml, if it is there, "
+        "below DIR with --root)",
+    )
+    return parser
 
 
 async def serve(config: Config, create: bool) -> None:

@@ -1,11 +1,4 @@
-"""``qubes-policy``: for those who write policy, in dom0.
-
-qubes-policy check                              is all of it well formed?
-qubes-policy check DIR                          the same for a directory that is not installed yet
-qubes-policy check --alone                      the same as a policy daemon beside a stock qubesd reads it
-qubes-policy explain mgmt admin.vm.Start work   why is it allowed or denied?
-qubes-policy status                             who decides, and by what?
-"""
+"""``qubes-policy``: for those who write policy, in dom0."""
 
 from __future__ import annotations
 
@@ -43,12 +36,63 @@ MAX_STATUS = 16 * 1024 * 1024
 """Bytes of one such answer."""
 
 
-_EXAMPLES = """\
+_DESCRIPTION = """\
+Find out what a policy does, in dom0.
+
+It reads the same files as the daemons that decide, by the same engine.
+"""
+_EPILOG = """\
+exit status:
+  0  well formed; explained; in force
+  1  the policy has errors
+  2  what was asked for is not to be had; standard error says why
+
+files:
+  /etc/qubes/policy.d, /run/qubes/policy.d
+      the policy
+  /etc/qubes/qubesd.toml
+      says where the policy lies, if it is elsewhere
+
+examples:
+  qubes-policy check                              is all of it well formed?
+  qubes-policy explain mgmt admin.vm.Start work   why is it allowed or denied?
+  qubes-policy status                             who decides, and by what?
+
+see also:
+  qubesd(8), qrexec-policy-daemon(8), qubesd.toml(5)
+"""
+_CHECK = """\
+Show every error of every file.
+
+With an error in any file, none of the policy comes into force. A file that is
+included as a frame of the delegation dialect is the exception: an error in it
+closes the frame, and a warning says so.
+"""
+_CHECK_EXAMPLES = """\
+examples:
+  qubes-policy check            the directories that are configured
+  qubes-policy check ./mine     one that is not installed yet
+  qubes-policy check --alone    as a policy daemon beside a stock qubesd reads them
+"""
+_EXPLAIN = """\
+Show how a call is decided by the policy files as they are now, and why.
+
+Besides the rule that decides it shows what that rule asks for, and the rules
+before it that match in all fields but one.
+"""
+_EXPLAIN_EXAMPLES = """\
 examples:
   qubes-policy explain mgmt admin.vm.property.Get+label work
   qubes-policy explain work qubes.Filecopy @default
   qubes-policy explain work qubes.OpenURL @dispvm:web
-  qubes-policy explain sys-relay qubes.Filecopy work --requested-source remote-laptop
+  qubes-policy explain sys-relay qubes.Filecopy work \\
+      --requested-source remote-laptop
+"""
+_STATUS = """\
+Show who decides, and by what.
+
+It asks every daemon of ours that may run which policy is in force, what is
+wrong with the files and where it is asked, and waits five seconds at most.
 """
 
 
@@ -58,7 +102,7 @@ class ToolError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Exit status 0: well formed, explained, in force; 1: errors in the policy; 2: it is not to be had."""
-    options = arguments_of(arguments)
+    options = parser().parse_args(arguments)
     try:
         config = load(options.root, options.config)
         status = {"check": _check, "explain": _explain, "status": _status}[options.command](options, config)
@@ -72,16 +116,29 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``qubes-policy``."""
     parser = argparse.ArgumentParser(
-        prog="qubes-policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="qubes-policy",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="the directory that qubesd --root was given")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the configuration (default: etc/qubes/qubesd.toml)"
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="the directory that qubesd --root was given: everything is below it",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration (default: /etc/qubes/qubesd.toml, below DIR with --root)",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="show every error of every file")
+    command = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    check = command("check", help="show every error", description=_CHECK, epilog=_CHECK_EXAMPLES)
     check.add_argument(
         "directory",
         nargs="?",
@@ -94,13 +151,7 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="read it as qrexec-policy-daemon does on a stock dom0, where it decides what others carry out",
     )
-    why = commands.add_parser(
-        "explain",
-        help="show how a call is decided, and why",
-        description="How a call is decided by the policy files as they are now.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    why = command("explain", help="show why", description=_EXPLAIN, epilog=_EXPLAIN_EXAMPLES)
     why.add_argument("source", metavar="SOURCE", help="the calling qube")
     why.add_argument("service", metavar="SERVICE[+ARG]", help="such as admin.vm.Start or qubes.Filecopy")
     why.add_argument("target", metavar="TARGET", help="a qube, @default, @dispvm, @dispvm:NAME or dom0")
@@ -116,9 +167,9 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="the qubes as internal.GetSystemInfo told of them (default: ask the running qubesd)",
     )
-    status = commands.add_parser("status", help="show who decides, and by what")
+    status = command("status", help="show who decides", description=_STATUS)
     status.add_argument("--json", action="store_true", help="for programs")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _check(options: argparse.Namespace, config: Config) -> int:
