@@ -11,26 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from broker.answering import StateError
 from broker.catalogue import catalogue
 from broker.client import CallError, NoReplyError
 from broker.colour import Colours
+from broker.described import NOT_ALLOWED, ToolError, described_world, internal_socket
 from broker.internal import ask
 from broker.places import STATUS_SOCKET, TRIAL
 from broker.policy_methods import STATUS
 from broker.policy_report import explanation_document, explanation_text, marked_line, status_text
 from broker.sockets import answers
-from broker.stock_state import MAX_DOCUMENT, parse_state
-from policy_engine import DirectorySource, Loader, PolicyError, PolicySource, Request, World, explain
+from policy_engine import DirectorySource, Loader, PolicyError, PolicySource, Request, explain
 from qubesd.config import Config, ConfigError, load
-
-STATE_PATIENCE = 30.0
-"""Seconds that qubesd may take to describe the qubes."""
 
 STATUS_PATIENCE = 5.0
 """Seconds that all daemons together may take to tell what they decide by."""
-
-_NOT_ALLOWED = "permission denied; only dom0 may ask: be root, or in its group"
 
 MAX_STATUS = 16 * 1024 * 1024
 """Bytes of one such answer."""
@@ -94,10 +88,6 @@ Show who decides, and by what.
 It asks every daemon of ours that may run which policy is in force, what is
 wrong with the files and where it is asked, and waits five seconds at most.
 """
-
-
-class ToolError(Exception):
-    """What was asked for is not to be had; the text says why and what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -182,17 +172,19 @@ def _check(options: argparse.Namespace, config: Config) -> int:
     except PolicyError as error:
         if not errors:
             raise ToolError(f"the files changed while they were checked: {error}; check again") from error
-        outcome, warnings = "with an error in any file, none of the policy comes into force", tuple[str]()
+        outcome, warnings = "with an error in any file, none of the policy comes into force", list[str]()
     else:
         # What is wrong closes frames. A framed file that is not there yet is no mistake, and has a warning.
         errors = [error for error in errors if error.kind != "not-a-file"]
-        outcome, warnings = "only what is in a closed frame is denied, the rest is in force", policy.warnings
+        outcome = "only what is in a closed frame is denied, the rest is in force"
+        told = {str(error) for error in errors}
+        closed = {str(frame): frame.outcome for frame in policy.closed if str(frame.error) in told}
+        warnings = [closed.get(warning, warning) for warning in policy.warnings]
     for found in errors:
         print(found)
         _print(marked_line(found, source, colours))
     for warning in warnings:
-        place, closed, frame = warning.rpartition("; ")
-        print(colours.odd("warning"), frame if closed and place in map(str, errors) else warning)
+        print(colours.odd("warning"), warning)
     if errors:
         number = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
         print(f"{colours.bad(number)}; {outcome}")
@@ -215,7 +207,7 @@ def _explain(options: argparse.Namespace, config: Config) -> int:
         message = f"{error}\nevery judged call is denied until the policy loads; try qubes-policy check"
         print(f"qubes-policy: {message}", file=sys.stderr)
         return 1
-    world = _world(options.system_info, config)
+    world = described_world(options.system_info, config)
     request = Request.of(options.service, options.source, options.target, options.requested_source)
     explanation = explain(policy, request, world)
     if options.json:
@@ -240,7 +232,7 @@ def _status(options: argparse.Namespace, config: Config) -> int:
 
 async def _gather(config: Config) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """What the daemons that run here tell, and why others that run do not, by their sockets."""
-    qubesd = _socket(config)
+    qubesd = internal_socket(config)
     alone = config.policy_socket.with_name(STATUS_SOCKET)
     places = (qubesd, alone, config.run_dir / TRIAL / STATUS_SOCKET)
     told = await asyncio.gather(*(_status_of(place) for place in places))
@@ -256,7 +248,7 @@ async def _status_of(place: Path) -> dict[str, Any] | str | None:
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError:
-        return _NOT_ALLOWED
+        return NOT_ALLOWED
     except OSError as error:
         return str(error.strerror or error)
     except (CallError, NoReplyError, ValueError) as error:
@@ -283,39 +275,6 @@ def _who_else(config: Config) -> str:
 
 def _directories(config: Config) -> list[str]:
     return [str(config.policy_runtime), str(config.policy_dir)]
-
-
-def _world(file: Path | None, config: Config) -> World:
-    if file is None:
-        place, content = str(_socket(config)), _describe(config)
-    else:
-        try:
-            place, content = str(file), file.read_bytes()
-        except OSError as error:
-            raise ToolError(f"{file}: {error.strerror}") from error
-    try:
-        return parse_state(content)
-    except StateError as error:
-        raise ToolError(f"{place}: {error}") from error
-
-
-def _socket(config: Config) -> Path:
-    return config.run_dir / "qubesd.internal.sock"
-
-
-def _describe(config: Config) -> bytes:
-    """What qubesd, ours or a stock one, tells of the qubes."""
-    place, service = _socket(config), "internal.GetSystemInfo"
-    try:
-        return asyncio.run(ask(place, service, STATE_PATIENCE, MAX_DOCUMENT))
-    except PermissionError as error:
-        raise ToolError(f"{place}: {_NOT_ALLOWED}") from error
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise ToolError(f"{place}: nobody answers; is qubesd running, and is this dom0?") from error
-    except OSError as error:
-        raise ToolError(f"{place}: {error.strerror or error}") from error
-    except (CallError, NoReplyError) as error:
-        raise ToolError(f"{place}: {service} is not answered: {error}") from error
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -9,7 +9,8 @@ from policy_engine.confirm import Particulars, allowance, confirm
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.delegation import Allowance, AnyRule, DelegationRule, Limit
-from policy_engine.errors import PolicyError, WorldError
+from policy_engine.edit import Changes, Editing, Faults
+from policy_engine.errors import ClosedFrame, PolicyError, WorldError
 from policy_engine.explain import Demands, Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
 from policy_engine.hidden import hidden
@@ -33,14 +34,18 @@ __all__ = [
     "Ask",
     "Asked",
     "Catalogue",
+    "Changes",
+    "ClosedFrame",
     "Decision",
     "DelegationRule",
     "Demands",
     "Denied",
     "Deny",
     "DirectorySource",
+    "Editing",
     "Entry",
     "Explanation",
+    "Faults",
     "Inclusion",
     "Kind",
     "Limit",
