@@ -41,6 +41,8 @@ class Config:
     """The policy that is kept."""
     policy_legacy: Path = Path("/etc/qubes-rpc/policy")
     """The policy in the old form, a file for each service, which ``!compat-4.0`` includes."""
+    policy_history: Path = Path("/var/lib/qubes/policy-history")
+    """What the policy in ``policy_dir`` was, and who changed it."""
     services_dir: Path = Path("/etc/qubes-rpc")
     """The qrexec services of dom0: ``policy.EvalSimple`` and ``policy.EvalGUI`` of ours, ``policy.Ask`` and
     ``policy.Notify`` of the user's agent."""
@@ -109,6 +111,7 @@ def rooted(root: Path) -> Config:
         policy_runtime=root / "run/qubes/policy.d",
         policy_dir=root / "etc/qubes/policy.d",
         policy_legacy=root / "etc/qubes-rpc/policy",
+        policy_history=root / "var/lib/qubes/policy-history",
         services_dir=root / "etc/qubes-rpc",
         callback_file=root / "etc/qubes_callback.json",
         log_dir=root / "var/log/qubes",
