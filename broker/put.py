@@ -32,8 +32,8 @@ def put(argument: str, asked: Asked, about: str, brings: str) -> str:
 
 
 def told(method: Method, value: object, untrusted_payload: bytes) -> str:
-    """A payload in printable ASCII: the values that its handler gets, where the method can tell them; else the
-    bytes as they came. ``none`` for an empty value, no text at all where there is no payload."""
+    """A payload in printable ASCII: the values that its handler gets, where the method can tell them; else
+    the bytes as they came. ``none`` for an empty value, no text at all where there is no payload."""
     if isinstance(method.values, Values):
         return _cut(_listed(method.values.canonical(value)), untrusted_payload)
     return _cut(_harmless(untrusted_payload.decode("utf-8", "backslashreplace")), untrusted_payload)
