@@ -51,14 +51,14 @@ class Asking:
             wish, ground.policy, asked.rule
         )
 
-    def agree(self, wish: Wish, ground: Ground, asked: Asked) -> None:
-        """Take down that the user said yes."""
-        if not isinstance(ground.policy, PolicyError):
-            self._consents.give(wish, ground.policy, asked.rule)
+    def agree(self, wish: Wish, ground: Ground, asked: Asked) -> int:
+        """Take down that the user said yes; the number of this yes."""
+        assert not isinstance(ground.policy, PolicyError), "without a policy nobody is asked"
+        return self._consents.give(wish, ground.policy, asked.rule)
 
-    def withdraw(self, wish: Wish) -> None:
+    def withdraw(self, wish: Wish, number: int) -> None:
         """A yes that was not used counts no more: what it was given for has changed."""
-        self._consents.withdraw(wish)
+        self._consents.withdraw(wish, number)
 
     async def ask(
         self, prepared: Prepared, call: Call, service: str, ground: Ground, asked: Asked

@@ -67,8 +67,8 @@ class Consents:
         self._kept: dict[str, OrderedDict[int, Consent]] = {}
         self._given = 0
 
-    def give(self, wish: Wish, policy: Policy, rule: AnyRule) -> None:
-        """Take down that the user said yes to this wish, by the rule that asked."""
+    def give(self, wish: Wish, policy: Policy, rule: AnyRule) -> int:
+        """Take down that the user said yes to this wish, by the rule that asked; its number."""
         remember = rule.remember if isinstance(rule, DelegationRule) else None
         lifetime, uses = (LIFETIME, 1) if remember is None else (remember, None)
         self._sweep()
@@ -77,6 +77,7 @@ class Consents:
         kept[self._given] = Consent(wish, policy, rule, self._clock() + lifetime, uses)
         if len(kept) > MAX_KEPT:
             kept.popitem(last=False)
+        return self._given
 
     def covers(self, wish: Wish, policy: Policy, rule: AnyRule) -> bool:
         """Whether the user need not be asked, since an earlier yes is remembered."""
@@ -92,10 +93,10 @@ class Consents:
             del self._kept[wish.caller][number]
         return True
 
-    def withdraw(self, wish: Wish) -> None:
-        """Let no single yes to this wish be used any more."""
+    def withdraw(self, wish: Wish, number: int) -> None:
+        """Let this yes to the wish not be used any more, unless it is one that is remembered."""
         kept = self._kept.get(wish.caller, OrderedDict())
-        for number in [number for number, one in kept.items() if one.wish == wish and one.uses is not None]:
+        if number in kept and kept[number].uses is not None:
             del kept[number]
 
     def _find(self, wish: Wish, policy: Policy, rule: AnyRule, remembered: bool) -> int | None:
@@ -108,7 +109,8 @@ class Consents:
             number for number, one in kept.items() if one.until <= now or one.policy is not policy
         ]:
             del kept[number]
-        for number, one in kept.items():
+        # The latest first: it is the one that was given for the call that is being carried out.
+        for number, one in reversed(kept.items()):
             if one.wish == wish and one.rule == rule and (one.uses is None) is remembered:
                 return number
         return None

@@ -154,14 +154,14 @@ class Dispatcher:
         if not isinstance(decision, Allowed):
             case.verdict = case.verdict.settled(False, f"the user was asked: {decision.kind}")
             return self._refused(case)
-        self._asking.agree(wish, ground, asked)
+        number = self._asking.agree(wish, ground, asked)
         try:
             caller = way.door.caller(call.source, way.peer, self._core.system)
             answer = self._carry_out(case, way, caller, may_ask=False)
         except QubesError as error:
             return self._failed(case, error)
         finally:
-            self._asking.withdraw(wish)
+            self._asking.withdraw(wish, number)
         return answer if isinstance(answer, bytes | Listener) else await answer
 
     async def _wait(
