@@ -14,6 +14,7 @@ from policy_engine.errors import ClosedFrame, PolicyError, WorldError
 from policy_engine.explain import Demands, Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
 from policy_engine.hidden import hidden
+from policy_engine.lint import Finding, lint
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
 from policy_engine.model import Action, Allow, Ask, Deny, Inclusion, Rule, Selector
 from policy_engine.policy import Policy
@@ -46,6 +47,7 @@ __all__ = [
     "Entry",
     "Explanation",
     "Faults",
+    "Finding",
     "Inclusion",
     "Kind",
     "Limit",
@@ -70,6 +72,7 @@ __all__ = [
     "format_rule",
     "hidden",
     "inclusions",
+    "lint",
     "load",
     "respond",
     "settle",
