@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 from policy_engine.catalogue import Catalogue, Names, guard_of
 from policy_engine.cover import covers, covers_qubes
@@ -51,7 +52,7 @@ class Doubts:
     catalogue: Catalogue
     found: list[tuple[int, str]] = field(default_factory=list)
     _told: set[Expression] = field(default_factory=set)
-    _earlier: dict[str, list[tuple[Reach, int]]] = field(default_factory=dict)
+    _earlier: dict[tuple[str, str], list[tuple[Reach, int]]] = field(default_factory=dict)
 
     def define(self, name: str, expression: Expression, line: int, used: bool) -> None:
         """A name that the file defines. To be told of before the rules, which then need not repeat it."""
@@ -135,24 +136,38 @@ class Doubts:
                 self._holes(rule.reach.source, expression, rule.line)
 
     def _reached(self, reach: Reach, line: int) -> None:
-        first = next(alternatives(reach.target))
-        keys = {*_filed(first), "*", "@anyvm", "!"}
-        earlier = (one for key in sorted(keys) for one in self._earlier.get(key, ()))
+        keys = product(_sought(reach.source), _sought(reach.target))
+        earlier = (one for key in keys for one in self._earlier.get(key, ()))
         covering = min((place for wide, place in earlier if covers(wide, reach)), default=None)
         if covering is not None:
             self._add(line, f"never reached: line {covering} matches whatever this one does")
 
     def _file(self, reach: Reach, line: int) -> None:
-        for key in {key for part in alternatives(reach.target) for key in _filed(part)}:
+        for key in product(_filed(reach.source), _filed(reach.target)):
             rules = self._earlier.setdefault(key, [])
             if len(rules) < MOST_COMPARED:
                 rules.append((reach, line))
 
 
-def _filed(part: Expression) -> Iterator[str]:
-    """Under what an alternative is filed, such that one that covers it is filed under one of the same."""
-    for one in part.parts if isinstance(part, Both) else (part,):
-        yield "!" if isinstance(one, Not) else one.text
+def _filed(expression: Expression) -> Iterable[str]:
+    """Under what an expression is filed, to be found by ``_sought`` for one that it covers."""
+    keys = {key for part in alternatives(expression) for key in _parts(part)}
+    return keys if len(keys) <= _MANY else (_LONG,)
+
+
+def _sought(expression: Expression) -> Iterable[str]:
+    return (*_parts(next(alternatives(expression))), "*", "@anyvm", _NOT, _LONG)
+
+
+def _parts(part: Expression) -> set[str]:
+    """Texts of which one that covers the part has one, unless it is among the few that cover much."""
+    parts = part.parts if isinstance(part, Both) else (part,)
+    return {_NOT if isinstance(one, Not) else one.text for one in parts}
+
+
+_MANY = 8
+_LONG = ""
+_NOT = "!"
 
 
 def _callers(source: Expression) -> list[str]:
