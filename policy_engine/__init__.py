@@ -13,7 +13,9 @@ from policy_engine.edit import Changes, Editing, Faults
 from policy_engine.errors import ClosedFrame, PolicyError, WorldError
 from policy_engine.explain import Demands, Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
+from policy_engine.graph import Labels, Scope, graph
 from policy_engine.hidden import hidden
+from policy_engine.lint import Finding, lint
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
 from policy_engine.model import Action, Allow, Ask, Deny, Inclusion, Rule, Selector
 from policy_engine.policy import Policy
@@ -48,8 +50,10 @@ __all__ = [
     "Entry",
     "Explanation",
     "Faults",
+    "Finding",
     "Inclusion",
     "Kind",
+    "Labels",
     "Limit",
     "Loader",
     "MemorySource",
@@ -62,6 +66,7 @@ __all__ = [
     "QubeFacts",
     "Request",
     "Rule",
+    "Scope",
     "Selector",
     "World",
     "WorldError",
@@ -70,8 +75,10 @@ __all__ = [
     "decide",
     "explain",
     "format_rule",
+    "graph",
     "hidden",
     "inclusions",
+    "lint",
     "load",
     "respond",
     "settle",
