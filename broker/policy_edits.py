@@ -137,10 +137,7 @@ class PolicyEdits:
         with self._at_work():
             policy = self._loaded(0)
         speaking = (rule.file for rule in policy.rules if _speaks_of(rule, service))
-        return [
-            self._relative(file).removesuffix(SUFFIX).removeprefix(INCLUDE)
-            for file in dict.fromkeys(speaking)
-        ]
+        return [self._plain_name(file) for file in dict.fromkeys(speaking)]
 
     def replace(self, author: Author, file: str, token: str, content: bytes, why: str = "") -> None:
         """Make it the file's content.
@@ -273,6 +270,10 @@ class PolicyEdits:
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{self._store.directory}/")
+
+    def _plain_name(self, path: str) -> str:
+        file = self._relative(path)
+        return file if file == path else file.removesuffix(SUFFIX).removeprefix(INCLUDE)
 
     def _refusal(self, faults: Faults) -> PolicySyntaxError:
         """What the author of a change may know of what keeps it from being made."""

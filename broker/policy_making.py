@@ -43,6 +43,7 @@ class Making:
         promised = self._history.promised()
         if promised is not None:
             self._redeem(promised)
+            self._store.clear()
         contents = self._store.contents()
         head = self._history.last(whole=True)
         known: Mapping[str, str] = {}

@@ -108,10 +108,13 @@ class PolicyStore:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, or a socket
                 raise BadPolicyPath("this is no file") from error
             raise
-        with open(descriptor, "rb") as stream:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise BadPolicyPath("this is no file")
-            content = stream.read(MAX_FILE + 1)
+            with open(descriptor, "rb", closefd=False) as stream:
+                content = stream.read(MAX_FILE + 1)
+        finally:
+            os.close(descriptor)
         if len(content) > MAX_FILE:
             raise BadPolicyPath(f"this file has more than {MAX_FILE} bytes, which no policy may have")
         return content
