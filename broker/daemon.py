@@ -18,8 +18,11 @@ from broker.agent import Agents
 from broker.allowances import allowance_of, is_kept
 from broker.announcements import announcements_in
 from broker.answering import Answering
+from broker.asking import Asking
 from broker.audit import AuditLog
+from broker.beforehand import Beforehand
 from broker.channels import Channels
+from broker.consent import Consents
 from broker.dispatch import Dispatcher
 from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
@@ -27,11 +30,14 @@ from broker.limits import raise_descriptor_limit
 from broker.notify import notify
 from broker.policy_methods import PolicyStatus
 from broker.policy_sockets import PolicySockets
+from broker.preparation import Preparation
+from broker.prompter import Prompter
 from broker.reload import Reloader, policy_in_force
 from broker.root import furnish
 from broker.serve import House
 from broker.sockets import Access, answers
 from broker.streams import Streams
+from qubesd.api.imports import PROGRAMS
 from qubesd.api.table import INTERNAL, METHODS
 from qubesd.config import Config, ConfigError, load, uid_of
 from qubesd.core.core import Core
@@ -121,20 +127,24 @@ async def _serve_core(
     streams = Streams(core, policies, facts)
     core.budgets.allowance_of = partial(allowance_of, policies, facts)
     core.creation.is_kept = partial(is_kept, policies, facts)
+    agents = Agents(config.services_dir)
+    core.handing_out.ask = agents.place
+    prompter = Prompter(agents)
+    preparation = Preparation(core, strict, frozenset(name for _, name in config.users))
+    asking = Asking(core, prompter, Consents())
     dispatcher = Dispatcher(
         core,
         policies,
         facts,
         streams,
         audit,
-        strict=strict,
+        preparation,
+        asking,
         trust_consent=config.trust_qrexec_consent,
-        kept_names=frozenset(name for _, name in config.users),
     )
     house = House(core, dispatcher)
-    agents = Agents(config.services_dir)
-    core.handing_out.ask = agents.place
-    answering = Answering(policies, facts.world, agents, audit.refused)
+    beforehand = Beforehand(core, METHODS, PROGRAMS, preparation, asking)
+    answering = Answering(policies, facts.world, prompter, audit.refused, beforehand)
     policy_sockets = PolicySockets(answering)
     own_uid = os.geteuid()
     channels = Channels(

@@ -22,6 +22,7 @@ from broker.notify import notify
 from broker.places import POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES, STATUS_SOCKET
 from broker.policy_methods import PolicyStatus
 from broker.policy_sockets import PolicySockets
+from broker.prompter import Prompter
 from broker.reload import policy_in_force
 from broker.sockets import Access
 from broker.status_socket import StatusSocket
@@ -90,7 +91,9 @@ async def serve(options: argparse.Namespace) -> None:
     directories = options.policy_path or (RUNTIME, CONFIGURED)
     async with policy_in_force(directories, LEGACY, keep_last_good=False, enforced=False) as reloader:
         loop.add_signal_handler(signal.SIGHUP, reloader.reload)
-        sockets = PolicySockets(Answering(reloader.policies, state.world, Agents(options.agent_path)))
+        sockets = PolicySockets(
+            Answering(reloader.policies, state.world, Prompter(Agents(options.agent_path)))
+        )
         status = StatusSocket(
             options.status_socket_path or options.socket_path.with_name(STATUS_SOCKET),
             PolicyStatus("qrexec-policy-daemon", reloader, places).text,
