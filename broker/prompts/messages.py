@@ -21,6 +21,7 @@ _CALLER = b"dom0"
 _QUBE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,30}")
 _SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _TARGET = re.compile(r"[A-Za-z0-9@_.:-]{1,100}")
+_ICON = re.compile(r"[A-Za-z0-9_.-]{0,128}")
 _ARGUMENT = re.compile(r"(?P<argument>\+[^ ]*)(?: of (?P<target>[^ ]+))?(?: = (?P<value>.*))?", re.DOTALL)
 """As text that stock daemons send, and with what ours tells of a call of the Admin API behind it. No argument
 holds a blank, so nothing in one passes for that."""
@@ -44,7 +45,7 @@ class Question:
         untrusted_requested_target: what the caller asked for; ``None`` where it was not told.
         untrusted_value: what the call would set; ``None`` where it was not told.
         default_target: one of ``targets``; ``None`` for no default.
-        icons: of a target, or of the source; not everyone has one.
+        icons: of a target, or of the source; not everyone is there, nor has everyone's a name.
     """
 
     source: str
@@ -181,7 +182,7 @@ def _icons(untrusted: dict[str, Any], wanted: set[str]) -> dict[str, str]:
         raise MessageError("'icons': no object")
     icons = {name: icon for name, icon in untrusted_icons.items() if name in wanted}
     for icon in icons.values():
-        if not isinstance(icon, str) or _SERVICE.fullmatch(icon) is None:
+        if not isinstance(icon, str) or _ICON.fullmatch(icon) is None:
             raise MessageError("'icons': not the name of an icon among them")
     return icons
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-EACH = 8
+EACH = 16
 """Questions of one source that wait."""
 
 ALTOGETHER = 256

@@ -1,8 +1,8 @@
 """Texts of others as they can be shown: harmless to a terminal and to the eye, and bounded.
 
 Printable ASCII stands for itself. Everything else is escaped as Python writes it: what moves the cursor, what
-is drawn from right to left, what only looks like a letter, and so a backslash too, and the blanks with which
-a text could push itself to another place.
+is drawn from right to left, what only looks like a letter; and the blanks with which a text could push itself
+to another place. A backslash stays as it is, since a policy daemon escapes in the same way.
 """
 
 from __future__ import annotations
@@ -50,16 +50,12 @@ def _pieces(untrusted_text: str) -> Iterator[str]:
     end = len(untrusted_text) - 1
     for index, character in enumerate(untrusted_text):
         pads = character == " " and (index in (0, end) or untrusted_text[index - 1] == " ")
-        if character == "\\" or pads or not (character.isascii() and character.isprintable()):
-            yield _escaped(character)
-        else:
-            yield character
+        plain = character.isascii() and character.isprintable() and not pads
+        yield character if plain else _escaped(character)
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if character == "\\":
-        return r"\\"
     if code <= 0xFF:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

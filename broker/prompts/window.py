@@ -53,6 +53,7 @@ class QuestionWindow:
         self._window.set_icon_name("dialog-question")
         self._window.add(self._content())
         self._window.connect("delete-event", self._closed)
+        self._window.connect("destroy", lambda _: self._say(None))
         self._window.connect("notify::is-active", lambda *_: self._doze())
         self._window.connect("key-press-event", self._pressed)
         self._list.connect("button-press-event", lambda *_: not self._awake)
@@ -135,8 +136,8 @@ class QuestionWindow:
         return choices
 
     def _icon(self, name: str, size: Gtk.IconSize) -> Gtk.Image:
-        icon = self._question.icons.get(name, _ICON)
-        known = Gtk.IconTheme.get_default().has_icon(icon)
+        icon = self._question.icons.get(name, "")
+        known = bool(icon) and Gtk.IconTheme.get_default().has_icon(icon)
         return Gtk.Image.new_from_icon_name(icon if known else _ICON, size)
 
     def _tick(self) -> bool:

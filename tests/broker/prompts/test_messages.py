@@ -55,6 +55,11 @@ def test_neither_the_separators_nor_the_order_of_json_count() -> None:
     assert parse(HEADER + json.dumps(backwards, indent=2, separators=(" ,", "\t:")).encode()) == question()
 
 
+def test_dom0_has_an_icon_without_a_name() -> None:
+    found = question(targets=["dom0"], default_target="", icons={"dom0": "", "work": "appvm-red"})
+    assert found.icons == {"dom0": "", "work": "appvm-red"}
+
+
 def test_a_key_that_nobody_knows_is_passed_over() -> None:
     assert parse(ask(later=["x"])) == question()
 
