@@ -6,11 +6,18 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from broker.authoring import files
+from broker.authoring.command_line import parser
+from broker.authoring.desk import desk_of, edits_of
+from broker.authoring.editing import edit_named
+from broker.authoring.keeping import entry_differences, history, rollback
+from broker.authoring.outcome import Command, carried_out
+from broker.authoring.preview import Previews
 from broker.catalogue import catalogue
 from broker.client import CallError, NoReplyError
 from broker.colour import Colours
@@ -21,7 +28,7 @@ from broker.policy_methods import STATUS
 from broker.policy_report import explanation_document, explanation_text, marked_line, status_text
 from broker.sockets import answers
 from policy_engine import DirectorySource, Loader, PolicyError, PolicySource, Request, explain
-from qubesd.config import Config, ConfigError, load
+from qubesd.config import Config
 
 STATUS_PATIENCE = 5.0
 """Seconds that all daemons together may take to tell what they decide by."""
@@ -30,136 +37,11 @@ MAX_STATUS = 16 * 1024 * 1024
 """Bytes of one such answer."""
 
 
-_DESCRIPTION = """\
-Find out what a policy does, in dom0.
-
-It reads the same files as the daemons that decide, by the same engine.
-"""
-_EPILOG = """\
-exit status:
-  0  well formed; explained; in force
-  1  the policy has errors
-  2  what was asked for is not to be had; standard error says why
-
-files:
-  /etc/qubes/policy.d, /run/qubes/policy.d
-      the policy
-  /etc/qubes/qubesd.toml
-      says where the policy lies, if it is elsewhere
-
-examples:
-  qubes-policy check                              is all of it well formed?
-  qubes-policy explain mgmt admin.vm.Start work   why is it allowed or denied?
-  qubes-policy status                             who decides, and by what?
-
-see also:
-  qubesd(8), qrexec-policy-daemon(8), qubesd.toml(5)
-"""
-_CHECK = """\
-Show every error of every file.
-
-With an error in any file, none of the policy comes into force. A file that is
-included as a frame of the delegation dialect is the exception: an error in it
-closes the frame, and a warning says so.
-"""
-_CHECK_EXAMPLES = """\
-examples:
-  qubes-policy check            the directories that are configured
-  qubes-policy check ./mine     one that is not installed yet
-  qubes-policy check --alone    as a policy daemon beside a stock qubesd reads them
-"""
-_EXPLAIN = """\
-Show how a call is decided by the policy files as they are now, and why.
-
-Besides the rule that decides it shows what that rule asks for, and the rules
-before it that match in all fields but one.
-"""
-_EXPLAIN_EXAMPLES = """\
-examples:
-  qubes-policy explain mgmt admin.vm.property.Get+label work
-  qubes-policy explain work qubes.Filecopy @default
-  qubes-policy explain work qubes.OpenURL @dispvm:web
-  qubes-policy explain sys-relay qubes.Filecopy work \\
-      --requested-source remote-laptop
-"""
-_STATUS = """\
-Show who decides, and by what.
-
-It asks every daemon of ours that may run which policy is in force, what is
-wrong with the files and where it is asked, and waits five seconds at most.
-"""
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Exit status 0: well formed, explained, in force; 1: errors in the policy; 2: it is not to be had."""
+    """Exit status 0: done, well formed, explained, in force; 1: refused, errors in the policy; 2: it is not
+    to be had."""
     options = parser().parse_args(arguments)
-    try:
-        config = load(options.root, options.config)
-        status = {"check": _check, "explain": _explain, "status": _status}[options.command](options, config)
-    except (ToolError, ConfigError) as error:
-        print(f"qubes-policy: {error}", file=sys.stderr)
-        status = 2
-    except BrokenPipeError:
-        # Whoever reads has seen enough, as in `qubes-policy check | head`.
-        sys.stderr.close()
-        status = 2
-    sys.exit(status)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line of ``qubes-policy``."""
-    parser = argparse.ArgumentParser(
-        prog="qubes-policy",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the directory that qubesd --root was given: everything is below it",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="the configuration (default: /etc/qubes/qubesd.toml, below DIR with --root)",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    command = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
-    check = command("check", help="show every error", description=_CHECK, epilog=_CHECK_EXAMPLES)
-    check.add_argument(
-        "directory",
-        nargs="?",
-        type=Path,
-        metavar="DIR",
-        help="check this policy directory alone (default: those that are configured)",
-    )
-    check.add_argument(
-        "--alone",
-        action="store_true",
-        help="read it as qrexec-policy-daemon does on a stock dom0, where it decides what others carry out",
-    )
-    why = command("explain", help="show why", description=_EXPLAIN, epilog=_EXPLAIN_EXAMPLES)
-    why.add_argument("source", metavar="SOURCE", help="the calling qube")
-    why.add_argument("service", metavar="SERVICE[+ARG]", help="such as admin.vm.Start or qubes.Filecopy")
-    why.add_argument("target", metavar="TARGET", help="a qube, @default, @dispvm, @dispvm:NAME or dom0")
-    why.add_argument(
-        "--requested-source",
-        metavar="NAME",
-        help="the RemoteVM that SOURCE, its relay, calls for",
-    )
-    why.add_argument("--json", action="store_true", help="for programs")
-    why.add_argument(
-        "--system-info",
-        type=Path,
-        metavar="FILE",
-        help="the qubes as internal.GetSystemInfo told of them (default: ask the running qubesd)",
-    )
-    status = command("status", help="show who decides", description=_STATUS)
-    status.add_argument("--json", action="store_true", help="for programs")
-    return parser
+    carried_out(_COMMANDS[options.command], options, "qubes-policy")
 
 
 def _check(options: argparse.Namespace, config: Config) -> int:
@@ -281,6 +163,36 @@ def _print(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
 
+
+def _set(options: argparse.Namespace, config: Config) -> int:
+    return files.replace(desk_of(config), options.name, files.content_of(options), options.token)
+
+
+def _history(options: argparse.Namespace, config: Config) -> int:
+    edits, colours = edits_of(config), Colours.of(sys.stdout)
+    if options.entry is None:
+        return history(edits, options.json, colours)
+    return entry_differences(edits, options.entry, colours)
+
+
+def _rollback(options: argparse.Namespace, config: Config) -> int:
+    previews = Previews(config, Colours.of(sys.stdout), options.system_info)
+    return rollback(edits_of(config), options.entry, options.yes, previews)
+
+
+_COMMANDS: Mapping[str | None, Command] = {
+    None: lambda options, config: files.stock(options, desk_of(config)),
+    "check": _check,
+    "explain": _explain,
+    "status": _status,
+    "list": lambda options, config: files.names(desk_of(config), options.folder),
+    "get": lambda options, config: files.get(desk_of(config), options.name, options.token),
+    "set": _set,
+    "remove": lambda options, config: files.remove(desk_of(config), options.name, options.token),
+    "edit": edit_named,
+    "history": _history,
+    "rollback": _rollback,
+}
 
 if __name__ == "__main__":
     main()
