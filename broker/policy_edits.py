@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -171,6 +171,17 @@ class PolicyEdits:
         """
         with self._at_work():
             return self._change(author, contents, why, self._making.settled())
+
+    def amend(
+        self, author: Author, file: str, amended: Callable[[Policy, bytes], bytes], why: str = ""
+    ) -> None:
+        """Give a file the content that ``amended`` makes of the policy that loads now and of the file, empty
+        where there is none; nobody else edits meanwhile. Raises as ``replace``."""
+        with self._at_work():
+            policy = self._loaded(-1)
+            real = self._store.real(file)
+            content = amended(policy, self._content(real) or b"")
+            self._change(author, {real: content}, why, self._making.settled())
 
     def faults(self, contents: FileContents) -> Faults | None:
         """What keeps ``change`` from making these changes; ``None`` where nothing does."""
