@@ -29,6 +29,10 @@ SERVICES = {
     "policy.RegisterArgument": "qubes-policy-register-argument",
 }
 """The services that the qrexec daemon runs as a program; one that is two knows by its name which it is."""
+AGENT_SOCKET = Path("/var/run/qubes/policy-agent.sock")
+AGENT_SERVICES = ("policy.Ask", "policy.Notify")
+"""They lead to the agent's socket, which is there while somebody is logged in."""
+AUTOSTART = "qrexec-policy-agent.desktop"
 STOCK_NAMES = ("qrexec-policy-daemon", "qrexec-policy-exec")
 
 _CONTROL = """\
@@ -39,7 +43,7 @@ Maintainer: The qubes-admin-core developers <qubes-admin-core@localhost>
 Section: admin
 Priority: optional
 Depends: {depends}
-Description: {title}
+{recommends}Description: {title}
 """
 
 
@@ -51,6 +55,7 @@ class Package:
     depends: str
     title: str
     scripts: tuple[tuple[str, str], ...] = ()
+    recommends: str = ""
 
 
 POLICY_PACKAGE = Package(
@@ -107,6 +112,8 @@ systemctl stop qubesd.service
 """,
         ),
     ),
+    # What the agent's windows need; on a terminal it does without.
+    "python3-gi, gir1.2-gtk-3.0",
 )
 
 
@@ -146,6 +153,9 @@ def _whole_files(root: Path, laid: Path) -> None:
             _link(root, Path("/usr/bin") / program.name, PROGRAM / "bin" / program.name)
     for service, name in SERVICES.items():
         _link(root, Path("/etc/qubes-rpc") / service, PROGRAM / "bin" / name)
+    for service in AGENT_SERVICES:
+        _link(root, Path("/etc/qubes-rpc") / service, AGENT_SOCKET)
+    _copy(HERE / "autostart" / AUTOSTART, below(root, Path("/etc/xdg/autostart") / AUTOSTART))
     _copy(HERE / "systemd/qubesd.service", below(root, Path("/usr/lib/systemd/system/qubesd.service")))
     for pattern in SHIPPED:
         for file in sorted((ROOT / "policy.d").glob(pattern)):
@@ -165,7 +175,10 @@ def _pack(package: Package, version: str, root: Path, output: Path) -> Path:
     control = root / "DEBIAN"
     control.mkdir()
     depends = package.depends.format(version=version)
-    text = _CONTROL.format(name=package.name, version=version, depends=depends, title=package.title)
+    recommends = f"Recommends: {package.recommends}\n" if package.recommends else ""
+    text = _CONTROL.format(
+        name=package.name, version=version, depends=depends, recommends=recommends, title=package.title
+    )
     (control / "control").write_text(text)
     kept = sorted(f"/{path.relative_to(root)}\n" for path in root.glob("etc/**/*") if path.is_file())
     if kept:

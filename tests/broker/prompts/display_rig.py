@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -29,7 +30,7 @@ _GTK = "import gi; gi.require_version('Gtk', '3.0'); from gi.repository import G
 
 def need_windows() -> None:
     """Skip, by name, where the machine lacks something."""
-    for program, package in (("Xvfb", "xvfb"), ("xdotool", "xdotool")):
+    for program, package in (("Xvfb", "xvfb"), ("xdotool", "xdotool"), ("dbus-daemon", "dbus-daemon")):
         if shutil.which(program) is None:
             pytest.skip(f"no {program}: no window was looked at; apt-get install {package}")
     if subprocess.run([PYTHON, "-c", _GTK], capture_output=True, check=False).returncode:
@@ -54,6 +55,31 @@ def display() -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(LIMIT)
+
+
+@contextmanager
+def notifications() -> Iterator[tuple[str, IO[str]]]:
+    """A desktop that shows notifications: the address of its bus, and what it was told to show, one JSON list
+    a line."""
+    with ExitStack() as ends:
+        bus = subprocess.Popen(
+            ["dbus-daemon", "--session", "--nofork", "--print-address"], stdout=subprocess.PIPE, text=True
+        )
+        ends.enter_context(bus)
+        ends.callback(bus.terminate)
+        assert bus.stdout is not None
+        address = bus.stdout.readline().strip()
+        shows = subprocess.Popen(
+            [PYTHON, "-m", "tests.broker.prompts.notification_probe"],
+            env=environment(DBUS_SESSION_BUS_ADDRESS=address),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        ends.enter_context(shows)
+        ends.callback(shows.terminate)
+        assert shows.stdout is not None
+        assert shows.stdout.readline() == "[]\n"
+        yield address, shows.stdout
 
 
 class Window:
@@ -126,9 +152,10 @@ class Window:
 
 
 class Desktop:
-    """An agent on a display; ``log`` is what it has written."""
+    """An agent on a display; ``log`` is what it has written. ``bus`` is the address of the desktop's other
+    programs."""
 
-    def __init__(self, screen: str, folder: Path, *options: str) -> None:
+    def __init__(self, screen: str, folder: Path, *options: str, bus: str = "unix:path=/none") -> None:
         self.screen = screen
         self.path = folder / "agent.sock"
         self._log = (folder / "log").open("w+")
@@ -138,7 +165,7 @@ class Desktop:
                 DISPLAY=screen,
                 NO_AT_BRIDGE="1",
                 GTK_THEME="Adwaita",
-                DBUS_SESSION_BUS_ADDRESS="unix:path=/none",
+                DBUS_SESSION_BUS_ADDRESS=bus,
             ),
             stdin=subprocess.DEVNULL,
             stderr=self._log,
@@ -167,8 +194,8 @@ class Desktop:
 
 
 @contextmanager
-def desktop(screen: str, folder: Path, *options: str) -> Iterator[Desktop]:
-    found = Desktop(screen, folder, *options)
+def desktop(screen: str, folder: Path, *options: str, bus: str = "unix:path=/none") -> Iterator[Desktop]:
+    found = Desktop(screen, folder, *options, bus=bus)
     try:
         yield found
     finally:
@@ -190,6 +217,10 @@ class _ClientMessage(ctypes.Structure):
     )
 
 
+_passed_over = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: 0)
+"""Xlib's own handler of errors would end the process where a window has just gone."""
+
+
 @contextmanager
 def _xlib(screen: str) -> Iterator[tuple[ctypes.CDLL, ctypes.c_void_p]]:
     """What xdotool cannot do."""
@@ -200,6 +231,7 @@ def _xlib(screen: str) -> Iterator[tuple[ctypes.CDLL, ctypes.c_void_p]]:
     x.XInternAtom.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int)
     x.XSetInputFocus.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int, ctypes.c_ulong)
     x.XSendEvent.argtypes = (ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int, ctypes.c_long, ctypes.c_void_p)
+    x.XSetErrorHandler(_passed_over)
     connection = ctypes.c_void_p(x.XOpenDisplay(screen.encode()))
     assert connection.value
     try:

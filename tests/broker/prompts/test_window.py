@@ -13,7 +13,16 @@ import pytest
 
 from broker.prompts.front import PAUSE
 from tests.broker.prompts.agent_rig import LIMIT, ask, notify
-from tests.broker.prompts.display_rig import CANCEL, OK, PYTHON, Desktop, Window, desktop, display
+from tests.broker.prompts.display_rig import (
+    CANCEL,
+    OK,
+    PYTHON,
+    Desktop,
+    Window,
+    desktop,
+    display,
+    notifications,
+)
 from tests.broker.prompts.process_rig import MAIN, Call, environment
 
 
@@ -140,6 +149,14 @@ def test_time_denies_and_the_window_goes(screen: str, tmp_path: Path) -> None:
         agent.agent.terminate()
         assert agent.agent.wait(LIMIT) == 0
         assert not agent.path.exists()
+
+
+def test_the_desktop_shows_notes_as_texts(screen: str, tmp_path: Path) -> None:
+    with notifications() as (bus, told), desktop(screen, tmp_path, bus=bus) as agent:
+        assert agent.ask(notify(target="<b>&\n", resolution="fail")).answer() == b""
+        _, _, icon, title, body, actions, hints, _ = json.loads(told.readline())
+        assert (icon, title, actions, hints) == ("dialog-warning", "Calls between qubes", [], {})
+        assert body == r"failed: qubes.Filecopy from work to &lt;b&gt;&amp;\x0a"
 
 
 def labels(screen: str, message: bytes) -> list[tuple[str, bool]]:
