@@ -38,6 +38,7 @@ NOT_TYPED = frozenset(
         "qrexec-policy-exec",
         "qubes-console",
         "qubes-policy-admin",
+        "qubes-policy-register-argument",
         "qubes-policy-switch",
         "qubes-volume-import",
         "qubesd",
