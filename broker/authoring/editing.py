@@ -82,16 +82,17 @@ def edit(desk: Desk, file: str, previews: Previews, yes: bool = False) -> int:
 
 
 def _judged(desk: Desk, file: str, before: bytes, content: bytes, previews: Previews, yes: bool) -> str:
-    """What its author wants to do with a draft, having seen what it does; from a qube dom0 alone can tell."""
-    changes = {file: content}
-    if not isinstance(desk, InPlace):
-        return ""
-    faults = desk.edits.faults(changes)
-    if faults is not None:
-        for line in previews.faults(faults, changes):
-            print(line)
-        return choose(_CHOICES)
-    preview = previews.of({file: before} if before else {}, changes)
+    """What its author wants to do with a draft, having seen what it does."""
+    there, changes = {file: before} if before else {}, {file: content}
+    if isinstance(desk, InPlace):
+        faults = desk.edits.faults(changes)
+        if faults is not None:
+            for line in previews.faults(faults, changes):
+                print(line)
+            return choose(_CHOICES)
+        preview = previews.of(there, changes)
+    else:
+        preview = previews.of_text(there, changes)
     show(preview)
     if yes and not preview.warnings:
         return ""

@@ -47,13 +47,20 @@ class Previews:
 
     def of(self, before: Mapping[str, bytes], changes: FileContents) -> Preview:
         """The preview of changes that are well formed; ``before`` has the files that are there now."""
-        differences = [
+        lines, warnings = self._consequences(changes)
+        return Preview(self._differences(before, changes), tuple(lines), tuple(warnings))
+
+    def of_text(self, before: Mapping[str, bytes], changes: FileContents) -> Preview:
+        """What can be told of changes to a policy that is elsewhere."""
+        note = "What it means is not known here: the policy as a whole is in dom0."
+        return Preview(self._differences(before, changes), (note,), ())
+
+    def _differences(self, before: Mapping[str, bytes], changes: FileContents) -> tuple[str, ...]:
+        return tuple(
             line
             for file, content in sorted(changes.items())
             for line in text_differences(file, before.get(file), content, self._colours)
-        ]
-        lines, warnings = self._consequences(changes)
-        return Preview(tuple(differences), tuple(lines), tuple(warnings))
+        )
 
     def faults(self, faults: Faults, changes: FileContents) -> Iterator[str]:
         """What is wrong with a change, each with the line that it is about."""
