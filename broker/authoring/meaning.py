@@ -87,8 +87,16 @@ def listed(names: Sequence[str]) -> str:
 def _bounds(before: Allowance, after: Allowance) -> str:
     """The bounds that change, as ``!limit`` has them."""
     names = [name for name in Allowance.__slots__ if getattr(before, name) != getattr(after, name)]
-    old, new = (" ".join(f"{name}={_amount(name, one)}" for name in names) for one in (before, after))
-    return f"may have {new}; it was {old}"
+    return f"may have {_amounts(names, after)}; it was {_amounts(names, before)}"
+
+
+def amounts(allowance: Allowance) -> str:
+    """What an owner may have, as ``!limit`` says it; what has no bound is left out."""
+    return _amounts([name for name in Allowance.__slots__ if getattr(allowance, name) is not None], allowance)
+
+
+def _amounts(names: Iterable[str], allowance: Allowance) -> str:
+    return " ".join(f"{name}={_amount(name, allowance)}" for name in names)
 
 
 def _amount(name: str, allowance: Allowance) -> str:
