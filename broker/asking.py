@@ -7,8 +7,6 @@ and nobody is asked about a call that is denied or cannot be. A yes is taken dow
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from broker.consent import Consents, Wish, digest_of
 from broker.judge import Ground
 from broker.particulars import particulars
@@ -19,22 +17,19 @@ from policy_engine import Allowed, Asked, Denied, PolicyError, Request, settle
 from qubesd.api.method import Call
 from qubesd.model.state import DOM0
 
-if TYPE_CHECKING:
-    from qubesd.core.core import Core
-
 
 class Asking:
-    """Knows what users said, and asks them. ``core`` has the qubes as they are."""
+    """Knows what users said, and asks them."""
 
-    def __init__(self, core: Core, prompter: Prompter, consents: Consents) -> None:
-        self._core = core
+    def __init__(self, prompter: Prompter, consents: Consents) -> None:
         self._prompter = prompter
         self._consents = consents
 
     def wish(self, prepared: Prepared, call: Call, service: str) -> Wish:
-        """What a yes to this call is a yes to. Raises ``QubesError`` where what it touches cannot be told."""
-        command, qubes = prepared.command, self._core.system.qubes
-        about = particulars(self._core, prepared.method, command)
+        """What a yes to this call is a yes to, as its caller may know it. Raises ``QubesError`` where what it
+        touches cannot be told."""
+        command, qubes = prepared.command, prepared.core.system.qubes
+        about = particulars(prepared.core, prepared.method, command)
         touched = tuple((name, qubes[name].uuid if name in qubes else "") for name in about.subjects)
         digest = digest_of(call.payload)
         return Wish(command.caller.uuid, command.target.uuid, service, call.argument, digest, touched)

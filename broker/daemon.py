@@ -131,7 +131,7 @@ async def _serve_core(
     core.handing_out.ask = agents.place
     prompter = Prompter(agents)
     preparation = Preparation(core, strict, frozenset(name for _, name in config.users))
-    asking = Asking(core, prompter, Consents())
+    asking = Asking(prompter, Consents())
     dispatcher = Dispatcher(
         core,
         policies,

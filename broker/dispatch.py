@@ -113,19 +113,13 @@ class Dispatcher:
             case.verdict = prepared.verdict
             if not case.verdict.allowed:
                 return self._refused(case)
-            asked = case.verdict.asked
-            if ground is not None and asked is not None:
-                if self._trust_consent and door.vouches:
-                    case.verdict = case.verdict.settled(True, "asked by the policy daemon in front")
-                else:
-                    wish = self._asking.wish(prepared, call, service)
-                    if self._asking.has_agreed(wish, ground, asked):
-                        case.verdict = case.verdict.settled(True, "the user said yes")
-                    elif may_ask:
-                        return self._ask(case, way, prepared, service, ground, asked, wish)
-                    else:
-                        case.verdict = case.verdict.settled(False, "it changed while the user was asked")
-                        return self._refused(case)
+            if ground is not None and case.verdict.asked is not None:
+                wish = self._unsaid(case, door, prepared, service, ground, case.verdict.asked)
+                if wish is not None:
+                    if may_ask:
+                        return self._ask(case, way, prepared, service, ground, case.verdict.asked, wish)
+                    case.verdict = case.verdict.settled(False, "it changed while the user was asked")
+                    return self._refused(case)
             method, command = prepared.method, prepared.command
             reply = method.handler(prepared.core, command)
         except Exception as error:
@@ -133,6 +127,19 @@ class Dispatcher:
         if isinstance(reply, Awaitable):
             return self._wait(case, reply, method, command, ground)
         return self._answer(case, reply, method, command, ground)
+
+    def _unsaid(
+        self, case: Case, door: Door, prepared: Prepared, service: str, ground: Ground, asked: Asked
+    ) -> Wish | None:
+        """What the user has not said yes to yet; ``None`` where the call can be carried out."""
+        if self._trust_consent and door.vouches:
+            case.verdict = case.verdict.settled(True, "asked by the policy daemon in front")
+            return None
+        wish = self._asking.wish(prepared, case.call, service)
+        if not self._asking.has_agreed(wish, ground, asked):
+            return wish
+        case.verdict = case.verdict.settled(True, "the user said yes")
+        return None
 
     async def _ask(
         self,

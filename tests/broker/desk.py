@@ -112,7 +112,7 @@ async def desk(
         core.creation.is_kept = partial(is_kept, policies, facts)
         audit = AuditLog(root / "audit", 1_000_000, 2)
         preparation = Preparation(core, strict, frozenset())
-        asking = Asking(core, Prompter(Agents(root / "agents", str(root / "client"))), Consents())
+        asking = Asking(Prompter(Agents(root / "agents", str(root / "client"))), Consents())
         dispatcher = Dispatcher(
             core, policies, facts, streams, audit, preparation, asking, trust_consent=False
         )

@@ -200,7 +200,7 @@ async def household(root: Path) -> AsyncIterator[Household]:
         streams, audit = Streams(core, policies, facts), AuditLog(root / "audit", 1 << 20, 1)
         prompter = Prompter(Agents(root, str(root / "no-client")))
         preparation = Preparation(core, False, frozenset())
-        asking = Asking(core, prompter, Consents(lambda: found.now))
+        asking = Asking(prompter, Consents(lambda: found.now))
         dispatcher = Dispatcher(
             core, policies, facts, streams, audit, preparation, asking, trust_consent=False
         )

@@ -55,7 +55,7 @@ class Ledger:
         about = about or says["targets"][0]
         shown = (says["source"], says["service"], argument, about, value)
         payload = call.payload.decode("latin-1")
-        if call.service == "admin.vm.property.Set" and not payload:
+        if call.service in ("admin.vm.property.Set", "admin.vm.feature.Set") and not payload:
             payload = "none"
         want = (call.source, call.service, f"+{call.argument}", call.target, payload)
         return None if shown == want else f"the question shows {shown}, the call is {want}"

@@ -90,7 +90,7 @@ class Walk:
 
     def _say(self, step: str) -> None:
         self.report.script.append(step)
-        del self.report.script[:-200]
+        del self.report.script[:-40]
 
     def _draw(self) -> Call:
         service, argument = self._random.choice(SERVICES)
