@@ -15,6 +15,8 @@ from broker.prompts.front import PAUSE
 from tests.broker.prompts.agent_rig import LIMIT, ask, notify
 from tests.broker.prompts.display_rig import (
     CANCEL,
+    FIRST_OF_TWO,
+    NOTHING,
     OK,
     PYTHON,
     Desktop,
@@ -110,19 +112,28 @@ def test_a_window_that_somebody_destroys_denies_and_the_next_one_comes(screen: s
         assert call.answer() == b"deny"
 
 
+def test_a_click_on_a_choice_counts_after_a_second_too(agent: Desktop) -> None:
+    call = agent.ask(ask())
+    window = Window(agent.screen)
+    focused = window.focus()
+    window.click(FIRST_OF_TWO)
+    while time.monotonic() - focused < PAUSE + 0.1:
+        window.click(NOTHING)
+    window.press("Return")
+    assert call.answer() == b"allow:vault"
+
+
 def test_without_a_default_nothing_is_chosen_before_it_is_chosen(agent: Desktop) -> None:
     call = agent.ask(ask(default_target=""))
     window = Window(agent.screen)
     focused = window.focus()
-    # A click on a choice is too early as well.
-    window.click((-150, -100))
     while time.monotonic() - focused < PAUSE + 0.2:
         window.click(OK)
     window.press("Return")
     assert not call.answered()
-    window.press("Down")
+    window.click(FIRST_OF_TWO)
     window.press("Return")
-    assert call.answer() == b"allow:vault"
+    assert call.answer() == b"allow:personal"
 
 
 def test_who_asks_no_longer_has_no_window_and_notes_come_after_it(agent: Desktop) -> None:
