@@ -6,6 +6,7 @@
 
 from policy_engine.catalogue import Catalogue, Entry, Kind, Names
 from policy_engine.confirm import Particulars, allowance, confirm
+from policy_engine.convert import Conversion, convert
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.delegation import Allowance, AnyRule, DelegationRule, Limit
@@ -38,6 +39,7 @@ __all__ = [
     "Catalogue",
     "Changes",
     "ClosedFrame",
+    "Conversion",
     "Decision",
     "DelegationRule",
     "Demands",
@@ -70,6 +72,7 @@ __all__ = [
     "WorldError",
     "allowance",
     "confirm",
+    "convert",
     "decide",
     "explain",
     "format_rule",
