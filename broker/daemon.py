@@ -25,6 +25,8 @@ from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
 from broker.limits import raise_descriptor_limit
 from broker.notify import notify
+from broker.policy_calls import PolicyCalls
+from broker.policy_edits import PolicyEdits, places_of
 from broker.policy_methods import PolicyStatus
 from broker.policy_sockets import PolicySockets
 from broker.reload import Reloader, policy_in_force
@@ -136,9 +138,11 @@ async def _serve_core(
     core.handing_out.ask = agents.place
     answering = Answering(policies, facts.world, agents, audit.refused)
     policy_sockets = PolicySockets(answering)
+    policy_calls = PolicyCalls(PolicyEdits(places_of(config)))
+    served = {**METHODS, **policy_calls.methods()}
     own_uid = os.geteuid()
     channels = Channels(
-        core, house, METHODS, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))
+        core, house, served, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))
     )
 
     reloader.swapped = streams.policy_changed
@@ -153,7 +157,7 @@ async def _serve_core(
         channels.open()
         users = UserDoor(dict(config.users), own_uid, group)
         users.bind(core.system)
-        house.open(config.user_socket, users, METHODS, Access(0o666))
+        house.open(config.user_socket, users, served, Access(0o666))
         trusted = Dom0Door(own_uid, group, trusted=True)
         house.open(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only
@@ -165,7 +169,7 @@ async def _serve_core(
                 place.parent.mkdir(parents=True, exist_ok=True)
             policy_sockets.open_all(*places, dom0_only)
         # The one that everybody looks for comes last: when it is there, all are.
-        house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), METHODS, dom0_only)
+        house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), served, dom0_only)
         _log.info("ready: %s", config.run_dir / "qubesd.sock")
         notify("READY=1")
         await stop.wait()
@@ -174,6 +178,7 @@ async def _serve_core(
     finally:
         await policy_sockets.close()
         await house.close(GRACE)
+        policy_calls.close()
 
 
 def _group_id(name: str) -> int | None:

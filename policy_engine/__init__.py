@@ -20,6 +20,7 @@ from policy_engine.lint import Finding, lint
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
 from policy_engine.model import Action, Allow, Ask, Deny, Inclusion, Rule, Selector
 from policy_engine.policy import Policy
+from policy_engine.read import MAX_FILE
 from policy_engine.respond import respond, settle, take
 from policy_engine.source import DirectorySource, MemorySource, PolicySource
 from policy_engine.visible import visible
@@ -28,6 +29,7 @@ from policy_engine.world import QubeFacts, World
 __all__ = [
     "CONFIGURED",
     "LEGACY",
+    "MAX_FILE",
     "RUNTIME",
     "Action",
     "Allow",

@@ -34,6 +34,8 @@ class Config:
     policy_runtime: Path = Path("/run/qubes/policy.d")
     policy_dir: Path = Path("/etc/qubes/policy.d")
     policy_legacy: Path = Path("/etc/qubes-rpc/policy")
+    policy_history: Path = Path("/var/lib/qubes/policy-history")
+    """What the policy was, and who changed it."""
     services_dir: Path = Path("/etc/qubes-rpc")
     """The qrexec services of dom0: ``policy.EvalSimple`` and ``policy.EvalGUI`` of ours, ``policy.Ask`` and
     ``policy.Notify`` of the user's agent."""
@@ -97,6 +99,7 @@ def rooted(root: Path) -> Config:
         policy_runtime=root / "run/qubes/policy.d",
         policy_dir=root / "etc/qubes/policy.d",
         policy_legacy=root / "etc/qubes-rpc/policy",
+        policy_history=root / "var/lib/qubes/policy-history",
         services_dir=root / "etc/qubes-rpc",
         callback_file=root / "etc/qubes_callback.json",
         log_dir=root / "var/log/qubes",

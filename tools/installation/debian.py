@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.policy_table import METHODS as POLICY_CALLS
 from broker.root import SHIPPED
 from tools.installation.switch import PROGRAM, below
 from tools.installation.tree import HERE, SWITCH, lay
@@ -24,6 +25,8 @@ SERVICES = {
     "admin.vm.Console": "qubes-console",
     "admin.vm.volume.Import": "qubes-volume-import",
     "admin.vm.volume.ImportWithSize": "qubes-volume-import",
+    **dict.fromkeys(POLICY_CALLS, "qubes-policy-admin"),
+    "policy.RegisterArgument": "qubes-policy-register-argument",
 }
 """The services that the qrexec daemon runs as a program; one that is two knows by its name which it is."""
 STOCK_NAMES = ("qrexec-policy-daemon", "qrexec-policy-exec")
