@@ -14,7 +14,7 @@ from policy_engine.edit import Changes, Editing, Faults
 from policy_engine.errors import ClosedFrame, PolicyError, WorldError
 from policy_engine.explain import Demands, Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
-from policy_engine.graph import Labels, Scope, graph
+from policy_engine.graph import Labels, Scope, called, graph
 from policy_engine.hidden import hidden
 from policy_engine.lint import Finding, lint
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
@@ -73,6 +73,7 @@ __all__ = [
     "World",
     "WorldError",
     "allowance",
+    "called",
     "confirm",
     "convert",
     "decide",
