@@ -24,7 +24,7 @@ from policy_engine import Request
 
 _log = logging.getLogger(__name__)
 
-_ADMIN = "admin."
+_ADMIN = ("admin.", "policy.")
 
 MAX_TEXT = 256
 """Characters of one text in a record; what is longer is cut and ends in ``...``."""

@@ -28,6 +28,8 @@ from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
 from broker.limits import raise_descriptor_limit
 from broker.notify import notify
+from broker.policy_calls import PolicyCalls
+from broker.policy_edits import PolicyEdits, places_of
 from broker.policy_methods import PolicyStatus
 from broker.policy_sockets import PolicySockets
 from broker.preparation import Preparation
@@ -52,18 +54,52 @@ GRACE = 20.0
 
 _MIB = 1024 * 1024
 
+_DESCRIPTION = """\
+Keep the qubes, and judge every call to them.
+
+qubesd has the qubes, the policy and the sockets of the Admin API in one
+process. It carries out admin.* calls that the policy allows, filters what they
+list, decides on the calls between qubes that the qrexec daemon asks about, and
+writes a line for each call into its audit log. A change of the policy files
+comes into force by itself.
+
+It serves until SIGTERM or SIGINT; calls that are being carried out then get 20
+seconds to end. SIGHUP has it read the policy again whatever it has seen.
+
+With --root all of it lies below one directory, on a hypervisor that is part of
+the process: for development, tests, and several instances on one machine.
+"""
+_EPILOG = """\
+exit status:
+  0  a signal has ended it
+  1  it cannot serve; standard error says what is in the way
+  2  the command line is wrong
+
+files:
+  /etc/qubes/qubesd.toml
+      where everything lies, and the switches of policy: qubesd.toml(5)
+  /etc/qubes/policy.d, /run/qubes/policy.d
+      the policy
+  /var/lib/qubes/qubes.xml
+      the qubes; the unit waits until it is there
+  /var/run/qubesd.sock
+      where dom0 calls
+  /var/log/qubes/qubesd-audit.jsonl
+      one line of JSON for each call
+
+examples:
+  qubesd --root /tmp/trial          a system of its own, empty at first
+  qubesd --config /etc/trial.toml
+
+see also:
+  qubesd.toml(5), qubes-policy(1), qrexec-policy-daemon(8)
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until SIGTERM or SIGINT; exits 1 with a message where that is not possible. SIGHUP reloads the
     policy."""
-    parser = argparse.ArgumentParser(prog="qubesd", description=__doc__)
-    parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="keep everything below DIR, on the embedded hypervisor"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the configuration (default: etc/qubes/qubesd.toml)"
-    )
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(format="qubesd: %(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         config = load(options.root, options.config)
@@ -77,6 +113,30 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"qubesd: {where}{error.strerror or error}")
     sys.exit(0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``qubesd``."""
+    parser = argparse.ArgumentParser(
+        prog="qubesd",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="keep everything below this directory, on the embedded hypervisor; what is missing is made",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration, which must be there (default: /etc/qubes/qubesd.toml, if it is there, "
+        "below DIR with --root)",
+    )
+    return parser
 
 
 async def serve(config: Config, create: bool) -> None:
@@ -146,9 +206,11 @@ async def _serve_core(
     beforehand = Beforehand(core, METHODS, PROGRAMS, preparation, asking)
     answering = Answering(policies, facts.world, prompter, audit.refused, beforehand)
     policy_sockets = PolicySockets(answering)
+    policy_calls = PolicyCalls(PolicyEdits(places_of(config)))
+    served = {**METHODS, **policy_calls.methods()}
     own_uid = os.geteuid()
     channels = Channels(
-        core, house, METHODS, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))
+        core, house, served, config.channels_dir, own_uid, uid_of(config.channels_owner or str(own_uid))
     )
 
     reloader.swapped = streams.policy_changed
@@ -163,7 +225,7 @@ async def _serve_core(
         channels.open()
         users = UserDoor(dict(config.users), own_uid, group)
         users.bind(core.system)
-        house.open(config.user_socket, users, METHODS, Access(0o666))
+        house.open(config.user_socket, users, served, Access(0o666))
         trusted = Dom0Door(own_uid, group, trusted=True)
         house.open(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only
@@ -175,7 +237,7 @@ async def _serve_core(
                 place.parent.mkdir(parents=True, exist_ok=True)
             policy_sockets.open_all(*places, dom0_only)
         # The one that everybody looks for comes last: when it is there, all are.
-        house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), METHODS, dom0_only)
+        house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), served, dom0_only)
         _log.info("ready: %s", config.run_dir / "qubesd.sock")
         notify("READY=1")
         await stop.wait()
@@ -184,6 +246,7 @@ async def _serve_core(
     finally:
         await policy_sockets.close()
         await house.close(GRACE)
+        policy_calls.close()
 
 
 def _group_id(name: str) -> int | None:

@@ -1,11 +1,4 @@
-"""``qubes-policy``: for those who write policy, in dom0.
-
-qubes-policy check                              is all of it well formed?
-qubes-policy check DIR                          the same for a directory that is not installed yet
-qubes-policy check --alone                      the same as a policy daemon beside a stock qubesd reads it
-qubes-policy explain mgmt admin.vm.Start work   why is it allowed or denied?
-qubes-policy status                             who decides, and by what?
-"""
+"""``qubes-policy``: for those who write policy, in dom0."""
 
 from __future__ import annotations
 
@@ -13,112 +6,42 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from broker.answering import StateError
+from broker.authoring import files
+from broker.authoring.command_line import parser
+from broker.authoring.desk import desk_of, edits_of
+from broker.authoring.editing import edit_named
+from broker.authoring.keeping import entry_differences, history, rollback
+from broker.authoring.outcome import Command, carried_out
+from broker.authoring.preview import Previews
 from broker.catalogue import catalogue
 from broker.client import CallError, NoReplyError
 from broker.colour import Colours
+from broker.described import NOT_ALLOWED, ToolError, described_world, internal_socket
 from broker.internal import ask
 from broker.places import STATUS_SOCKET, TRIAL
 from broker.policy_methods import STATUS
 from broker.policy_report import explanation_document, explanation_text, marked_line, status_text
 from broker.sockets import answers
-from broker.stock_state import MAX_DOCUMENT, parse_state
-from policy_engine import DirectorySource, Loader, PolicyError, PolicySource, Request, World, explain
-from qubesd.config import Config, ConfigError, load
-
-STATE_PATIENCE = 30.0
-"""Seconds that qubesd may take to describe the qubes."""
+from policy_engine import DirectorySource, Loader, PolicyError, PolicySource, Request, explain
+from qubesd.config import Config
 
 STATUS_PATIENCE = 5.0
 """Seconds that all daemons together may take to tell what they decide by."""
-
-_NOT_ALLOWED = "permission denied; only dom0 may ask: be root, or in its group"
 
 MAX_STATUS = 16 * 1024 * 1024
 """Bytes of one such answer."""
 
 
-_EXAMPLES = """\
-examples:
-  qubes-policy explain mgmt admin.vm.property.Get+label work
-  qubes-policy explain work qubes.Filecopy @default
-  qubes-policy explain work qubes.OpenURL @dispvm:web
-  qubes-policy explain sys-relay qubes.Filecopy work --requested-source remote-laptop
-"""
-
-
-class ToolError(Exception):
-    """What was asked for is not to be had; the text says why and what to do."""
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Exit status 0: well formed, explained, in force; 1: errors in the policy; 2: it is not to be had."""
-    options = arguments_of(arguments)
-    try:
-        config = load(options.root, options.config)
-        status = {"check": _check, "explain": _explain, "status": _status}[options.command](options, config)
-    except (ToolError, ConfigError) as error:
-        print(f"qubes-policy: {error}", file=sys.stderr)
-        status = 2
-    except BrokenPipeError:
-        # Whoever reads has seen enough, as in `qubes-policy check | head`.
-        sys.stderr.close()
-        status = 2
-    sys.exit(status)
-
-
-def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="qubes-policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="the directory that qubesd --root was given")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the configuration (default: etc/qubes/qubesd.toml)"
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="show every error of every file")
-    check.add_argument(
-        "directory",
-        nargs="?",
-        type=Path,
-        metavar="DIR",
-        help="check this policy directory alone (default: those that are configured)",
-    )
-    check.add_argument(
-        "--alone",
-        action="store_true",
-        help="read it as qrexec-policy-daemon does on a stock dom0, where it decides what others carry out",
-    )
-    why = commands.add_parser(
-        "explain",
-        help="show how a call is decided, and why",
-        description="How a call is decided by the policy files as they are now.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    why.add_argument("source", metavar="SOURCE", help="the calling qube")
-    why.add_argument("service", metavar="SERVICE[+ARG]", help="such as admin.vm.Start or qubes.Filecopy")
-    why.add_argument("target", metavar="TARGET", help="a qube, @default, @dispvm, @dispvm:NAME or dom0")
-    why.add_argument(
-        "--requested-source",
-        metavar="NAME",
-        help="the RemoteVM that SOURCE, its relay, calls for",
-    )
-    why.add_argument("--json", action="store_true", help="for programs")
-    why.add_argument(
-        "--system-info",
-        type=Path,
-        metavar="FILE",
-        help="the qubes as internal.GetSystemInfo told of them (default: ask the running qubesd)",
-    )
-    status = commands.add_parser("status", help="show who decides, and by what")
-    status.add_argument("--json", action="store_true", help="for programs")
-    return parser.parse_args(arguments)
+    """Exit status 0: done, well formed, explained, in force; 1: refused, errors in the policy; 2: it is not
+    to be had."""
+    options = parser().parse_args(arguments)
+    carried_out(_COMMANDS[options.command], options, "qubes-policy")
 
 
 def _check(options: argparse.Namespace, config: Config) -> int:
@@ -131,17 +54,19 @@ def _check(options: argparse.Namespace, config: Config) -> int:
     except PolicyError as error:
         if not errors:
             raise ToolError(f"the files changed while they were checked: {error}; check again") from error
-        outcome, warnings = "with an error in any file, none of the policy comes into force", tuple[str]()
+        outcome, warnings = "with an error in any file, none of the policy comes into force", list[str]()
     else:
         # What is wrong closes frames. A framed file that is not there yet is no mistake, and has a warning.
         errors = [error for error in errors if error.kind != "not-a-file"]
-        outcome, warnings = "only what is in a closed frame is denied, the rest is in force", policy.warnings
+        outcome = "only what is in a closed frame is denied, the rest is in force"
+        told = {str(error) for error in errors}
+        closed = {str(frame): frame.outcome for frame in policy.closed if str(frame.error) in told}
+        warnings = [closed.get(warning, warning) for warning in policy.warnings]
     for found in errors:
         print(found)
         _print(marked_line(found, source, colours))
     for warning in warnings:
-        place, closed, frame = warning.rpartition("; ")
-        print(colours.odd("warning"), frame if closed and place in map(str, errors) else warning)
+        print(colours.odd("warning"), warning)
     if errors:
         number = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
         print(f"{colours.bad(number)}; {outcome}")
@@ -164,7 +89,7 @@ def _explain(options: argparse.Namespace, config: Config) -> int:
         message = f"{error}\nevery judged call is denied until the policy loads; try qubes-policy check"
         print(f"qubes-policy: {message}", file=sys.stderr)
         return 1
-    world = _world(options.system_info, config)
+    world = described_world(options.system_info, config)
     request = Request.of(options.service, options.source, options.target, options.requested_source)
     explanation = explain(policy, request, world)
     if options.json:
@@ -189,7 +114,7 @@ def _status(options: argparse.Namespace, config: Config) -> int:
 
 async def _gather(config: Config) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """What the daemons that run here tell, and why others that run do not, by their sockets."""
-    qubesd = _socket(config)
+    qubesd = internal_socket(config)
     alone = config.policy_socket.with_name(STATUS_SOCKET)
     places = (qubesd, alone, config.run_dir / TRIAL / STATUS_SOCKET)
     told = await asyncio.gather(*(_status_of(place) for place in places))
@@ -205,7 +130,7 @@ async def _status_of(place: Path) -> dict[str, Any] | str | None:
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError:
-        return _NOT_ALLOWED
+        return NOT_ALLOWED
     except OSError as error:
         return str(error.strerror or error)
     except (CallError, NoReplyError, ValueError) as error:
@@ -234,43 +159,40 @@ def _directories(config: Config) -> list[str]:
     return [str(config.policy_runtime), str(config.policy_dir)]
 
 
-def _world(file: Path | None, config: Config) -> World:
-    if file is None:
-        place, content = str(_socket(config)), _describe(config)
-    else:
-        try:
-            place, content = str(file), file.read_bytes()
-        except OSError as error:
-            raise ToolError(f"{file}: {error.strerror}") from error
-    try:
-        return parse_state(content)
-    except StateError as error:
-        raise ToolError(f"{place}: {error}") from error
-
-
-def _socket(config: Config) -> Path:
-    return config.run_dir / "qubesd.internal.sock"
-
-
-def _describe(config: Config) -> bytes:
-    """What qubesd, ours or a stock one, tells of the qubes."""
-    place, service = _socket(config), "internal.GetSystemInfo"
-    try:
-        return asyncio.run(ask(place, service, STATE_PATIENCE, MAX_DOCUMENT))
-    except PermissionError as error:
-        raise ToolError(f"{place}: {_NOT_ALLOWED}") from error
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise ToolError(f"{place}: nobody answers; is qubesd running, and is this dom0?") from error
-    except OSError as error:
-        raise ToolError(f"{place}: {error.strerror or error}") from error
-    except (CallError, NoReplyError) as error:
-        raise ToolError(f"{place}: {service} is not answered: {error}") from error
-
-
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
 
+
+def _set(options: argparse.Namespace, config: Config) -> int:
+    return files.replace(desk_of(config), options.name, files.content_of(options), options.token)
+
+
+def _history(options: argparse.Namespace, config: Config) -> int:
+    edits, colours = edits_of(config), Colours.of(sys.stdout)
+    if options.entry is None:
+        return history(edits, options.json, colours)
+    return entry_differences(edits, options.entry, colours)
+
+
+def _rollback(options: argparse.Namespace, config: Config) -> int:
+    previews = Previews(config, Colours.of(sys.stdout), options.system_info)
+    return rollback(edits_of(config), options.entry, options.yes, previews)
+
+
+_COMMANDS: Mapping[str | None, Command] = {
+    None: lambda options, config: files.stock(options, desk_of(config)),
+    "check": _check,
+    "explain": _explain,
+    "status": _status,
+    "list": lambda options, config: files.names(desk_of(config), options.folder),
+    "get": lambda options, config: files.get(desk_of(config), options.name, options.token),
+    "set": _set,
+    "remove": lambda options, config: files.remove(desk_of(config), options.name, options.token),
+    "edit": edit_named,
+    "history": _history,
+    "rollback": _rollback,
+}
 
 if __name__ == "__main__":
     main()

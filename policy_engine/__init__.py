@@ -9,13 +9,17 @@ from policy_engine.confirm import Particulars, allowance, confirm
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.delegation import Allowance, AnyRule, DelegationRule, Limit
-from policy_engine.errors import PolicyError, WorldError
+from policy_engine.edit import Changes, Editing, Faults
+from policy_engine.errors import ClosedFrame, PolicyError, WorldError
 from policy_engine.explain import Demands, Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
+from policy_engine.graph import Labels, Scope, graph
 from policy_engine.hidden import hidden
+from policy_engine.lint import Finding, lint
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
 from policy_engine.model import Action, Allow, Ask, Deny, Inclusion, Rule, Selector
 from policy_engine.policy import Policy
+from policy_engine.read import MAX_FILE
 from policy_engine.respond import respond, settle, take
 from policy_engine.source import DirectorySource, MemorySource, PolicySource
 from policy_engine.visible import visible
@@ -24,6 +28,7 @@ from policy_engine.world import QubeFacts, World
 __all__ = [
     "CONFIGURED",
     "LEGACY",
+    "MAX_FILE",
     "RUNTIME",
     "Action",
     "Allow",
@@ -33,16 +38,22 @@ __all__ = [
     "Ask",
     "Asked",
     "Catalogue",
+    "Changes",
+    "ClosedFrame",
     "Decision",
     "DelegationRule",
     "Demands",
     "Denied",
     "Deny",
     "DirectorySource",
+    "Editing",
     "Entry",
     "Explanation",
+    "Faults",
+    "Finding",
     "Inclusion",
     "Kind",
+    "Labels",
     "Limit",
     "Loader",
     "MemorySource",
@@ -55,6 +66,7 @@ __all__ = [
     "QubeFacts",
     "Request",
     "Rule",
+    "Scope",
     "Selector",
     "World",
     "WorldError",
@@ -63,8 +75,10 @@ __all__ = [
     "decide",
     "explain",
     "format_rule",
+    "graph",
     "hidden",
     "inclusions",
+    "lint",
     "load",
     "respond",
     "settle",

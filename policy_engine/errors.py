@@ -3,6 +3,7 @@
 A denial is an answer and has no exception; these are for text and data that have no meaning at all.
 """
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal[
@@ -33,6 +34,8 @@ Kind = Literal[
     # a directive's object
     "not-a-file",
     "not-a-directory",
+    # of lint: what the loader takes
+    "include-path",
     # the set of files
     "file-name",
     "io",
@@ -71,6 +74,33 @@ class PolicyError(Exception):
         if self.column is not None:
             place += f": column {self.column}"
         return f"{place}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedFrame:
+    """A frame through which nothing is allowed, since its file is not as it should be.
+
+    Attributes:
+        error: what is wrong.
+        path: of the framed file, links resolved.
+        rule: ``FILE:LINE`` of the rule that includes it.
+    """
+
+    error: PolicyError
+    path: str
+    rule: str
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no such file, which may be because nobody has written it yet."""
+        return self.error.kind == "not-a-file"
+
+    @property
+    def outcome(self) -> str:
+        return f"the frame of {self.rule} is closed"
+
+    def __str__(self) -> str:
+        return f"{self.error}; {self.outcome}"
 
 
 class WorldError(Exception):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from policy_engine.catalogue import Catalogue
 from policy_engine.delegation import DelegationRule
-from policy_engine.errors import PolicyError
+from policy_engine.errors import ClosedFrame, PolicyError
 from policy_engine.loading import Loading, Reading
 from policy_engine.parse import Fields
 from policy_engine.policy import Policy
@@ -17,6 +18,22 @@ from policy_engine.source import DirectorySource, PolicySource
 RUNTIME = "/run/qubes/policy.d"
 CONFIGURED = "/etc/qubes/policy.d"
 LEGACY = "/etc/qubes-rpc/policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All that is wrong with a policy's files, in order of loading.
+
+    Attributes:
+        errors: those that keep it from loading or close a frame.
+        closed: the frames of missing files, and of those that are beyond a bound; of what is wrong within the
+            lines of others ``errors`` tells alone.
+        framed: the files that a frame asks for, links resolved.
+    """
+
+    errors: tuple[PolicyError, ...]
+    closed: tuple[ClosedFrame, ...]
+    framed: frozenset[str]
 
 
 class Loader:
@@ -67,11 +84,16 @@ class Loader:
             loading.digest.hexdigest(),
             self._catalogue() if delegates and self._catalogue is not None else None,
             loading.limits,
+            loading.closed,
         )
 
     def check(self) -> list[PolicyError]:
         """All that is wrong with the files as they are now, in order of loading; nothing where they load and
-        no frame is closed.
+        no frame is closed."""
+        return list(self.examine().errors)
+
+    def examine(self) -> Examination:
+        """The same, and which frames there are.
 
         After an error the rest is read as if what was wrong were not there. An error in a file that is
         included several times is told once.
@@ -81,11 +103,12 @@ class Loader:
         def note(error: PolicyError) -> None:
             found.setdefault(str(error), error)
 
+        loading = self._loading({}, note, note)
         try:
-            self._loading({}, note, note).top_level(self._directories)
+            loading.top_level(self._directories)
         except PolicyError as error:  # a bound was reached, and there is no going on
             note(error)
-        return list(found.values())
+        return Examination(tuple(found.values()), tuple(loading.closed), loading.framed)
 
     def _loading(self, known: dict[Origin, Reading], refuse: Refuse, tell: Refuse) -> Loading:
         return Loading(self._source, self._legacy, self._fields, known, refuse, tell, self._catalogue)

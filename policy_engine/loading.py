@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from policy_engine.catalogue import Catalogue
 from policy_engine.delegation import EVERYTHING, DelegationRule, Limit
 from policy_engine.dialect import Dialect
-from policy_engine.errors import PolicyError, quoted, quoted_path
+from policy_engine.errors import ClosedFrame, PolicyError, quoted, quoted_path
 from policy_engine.model import ANY, AdminQube, AnyQube, Deny, Inclusion, Rule
 from policy_engine.parse import Compat, Fields, Include, IncludeDirectory, IncludeService
 from policy_engine.read import MAX_FILE, DirectiveLine, Origin, Refuse, Step, read
@@ -65,6 +65,7 @@ class Loading:
         self.limits: list[Limit] = []
         self.files: dict[str, None] = {}
         self.warnings: list[str] = []
+        self.closed: list[ClosedFrame] = []
         self.readings: dict[Origin, Reading] = {}
         self._source = source
         self._legacy = legacy
@@ -80,6 +81,11 @@ class Loading:
         self._digests: dict[str, bytes] = {}
         self._resolved: dict[str, str] = {}
         self._readings = self._text = 0
+
+    @property
+    def framed(self) -> frozenset[str]:
+        """The files that were asked for with a frame first, links resolved."""
+        return frozenset(path for path, framed in self._framed.items() if framed)
 
     def top_level(self, directories: Iterable[str]) -> None:
         """Read the files of the policy directories, each name from the first directory that has it."""
@@ -236,7 +242,7 @@ class Loading:
                 included_from=origin.included_from,
             )
             self._add((closed,), origin)
-            self.warnings.append(f"{error}; the frame of {quoted_path(origin.file)}:{step.line} is closed")
+            self.closed.append(ClosedFrame(error, file, f"{quoted_path(origin.file)}:{step.line}"))
 
     def _add(self, rules: Sequence[Rule | DelegationRule], origin: Origin) -> None:
         self.rules.extend(rules)

@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Sequence
 from policy_engine.authority import Authority
 from policy_engine.catalogue import GUARDED, Catalogue, guard_of
 from policy_engine.delegation import AnyRule, DelegationRule, Limit
+from policy_engine.errors import ClosedFrame
 from policy_engine.model import ANY, Deny
 from policy_engine.plan import Plan, speaks_of
 from policy_engine.world import selector_key
@@ -149,7 +150,8 @@ class Policy:
     Attributes:
         rules: in order of evaluation.
         files: the paths that were read, in order of their first reading.
-        warnings: what the log should tell of the loading, location first.
+        warnings: what the log should tell of the loading, location first; of closed frames as well.
+        closed: the frames that are closed.
         digest: SHA-256 in hexadecimal digits of all that was read, in order; policies with the same digest
             have the same rules. Empty for a policy that was not read from files.
         catalogue: the Admin API that rules of the dialect speak of; ``None`` where there are none.
@@ -169,6 +171,7 @@ class Policy:
         "_services",
         "_unnamed",
         "catalogue",
+        "closed",
         "digest",
         "files",
         "limits",
@@ -185,11 +188,13 @@ class Policy:
         digest: str = "",
         catalogue: Catalogue | None = None,
         limits: Iterable[Limit] = (),
+        closed: Iterable[ClosedFrame] = (),
     ) -> None:
         self.digest = digest
         self.rules = tuple(rules)
         self.files = tuple(files)
-        self.warnings = tuple(warnings)
+        self.closed = tuple(closed)
+        self.warnings = (*warnings, *map(str, self.closed))
         self.catalogue = catalogue
         self.served: Container[str] = () if catalogue is None else catalogue.entries
         self.limits = tuple(limits)

@@ -197,3 +197,41 @@ class DeviceNotAssigned(QubesError):
 
 class NoSuchMode(BadValue):
     wire_name = "QubesUnrecognizedDeviceAssignmentMode"
+
+
+class PolicyAdminError(QubesError):
+    """A call about the policy's files failed (``spec/policy-daemon.md`` 8)."""
+
+    wire_name = "PolicyAdminException"
+
+
+class PolicyProtocolError(PolicyAdminError):
+    """Something is missing or of a bad form: argument, payload, token, service."""
+
+    wire_name = "PolicyAdminProtocolException"
+
+
+class BadPolicyName(PolicyProtocolError):
+    wire_name = "PolicyAdminInvalidFileNameException"
+
+
+class BadPolicyPath(PolicyProtocolError):
+    """The name leads out of its directory, or to something that is no file."""
+
+    wire_name = "PolicyAdminInvalidFilePathException"
+
+
+class PolicySyntaxError(PolicyProtocolError):
+    """With this change the policy would not be whole; it was not made."""
+
+    wire_name = "PolicyAdminSyntaxException"
+
+
+class PolicyTokenError(PolicyAdminError):
+    """The file is not what the caller takes it to be."""
+
+    wire_name = "PolicyAdminTokenException"
+
+
+class NoSuchPolicyFile(PolicyAdminError):
+    wire_name = "PolicyAdminFileNotFoundException"

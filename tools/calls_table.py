@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
+from broker import policy_table
 from qubesd.api.method import (
     DeviceRows,
     EventRows,
@@ -37,13 +38,14 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "calls.md"
 INTRODUCTION = """\
 # The calls
 
-Made from the method tables in `qubesd/api/` by `tools/calls-table`; a test holds it to them. What each
-call does and answers is in its handler there. A service that is not here does not exist, except
-`internal.PolicyStatus`, which `qubes-policy status` asks.
+Made from the method tables in `qubesd/api/` and `broker/policy_table.py` by `tools/calls-table`; a test
+holds it to them. What each call does and answers is in its handler there. A service that is not here does
+not exist, except `internal.PolicyStatus`, which `qubes-policy status` asks.
 
 - *scope*: whether the call is about one qube (`local`) or about the system (`global`).
 - *access*: `read`, `write` or `execute`. Scope and access say which include file of the policy grants the
-  call: `admin-SCOPE-ro` where it reads, else `admin-SCOPE-rwx`.
+  call: `admin-SCOPE-ro` where it reads, else `admin-SCOPE-rwx`. No such file grants `policy.*`: whoever edits
+  what is not framed may do anything.
 - *destination*: the qubes that it may be called on: `dom0`, a `qube` that is not dom0, `any`.
 - *argument*, *payload*: `required` or `optional`; empty where there must be none. What breaks this is a
   `ProtocolError`. With the argument: what it names, if a rule can mean it by a qube expression. Of a
@@ -69,7 +71,9 @@ HEAD = """\
 def document() -> str:
     """The whole text of docs/calls.md."""
     sections = (_section(_subject(module), methods) for module, methods in groupby(METHODS.values(), _module))
-    return INTRODUCTION + "".join(sections) + _section("On the internal socket only", INTERNAL.values())
+    policy = _section("The files of the policy", policy_table.METHODS.values())
+    internal = _section("On the internal socket only", INTERNAL.values())
+    return INTRODUCTION + "".join(sections) + policy + internal
 
 
 def _section(title: str, methods: Iterable[Method]) -> str:

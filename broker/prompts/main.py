@@ -1,9 +1,4 @@
-"""``qrexec-policy-agent``: asks the user where the policy says ``ask``, and tells them what is to be told.
-
-It runs in the qube that has the screen (dom0, or a GUI qube) as the user who sits there. The policy daemon
-reaches it by the services policy.Ask and policy.Notify, which lead to its socket. Without an answer in time,
-and where too many questions wait, a call is denied.
-"""
+"""``qrexec-policy-agent``: asks the user where the policy says ``ask``, and tells them what is to be told."""
 
 from __future__ import annotations
 
@@ -29,23 +24,46 @@ _LONGEST = 600.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-_EXAMPLES = """\
-examples:
-  qrexec-policy-agent                      ask in windows, on the display that DISPLAY names
-  qrexec-policy-agent --tty                ask on this terminal
-  qrexec-policy-agent --tty --timeout 30   and deny what is not answered in half a minute
+_DESCRIPTION = """\
+Ask the user where the policy says ask, and tell them what is to be told.
 
-The services are links to the socket:
-  ln -s /var/run/qubes/policy-agent.sock /etc/qubes-rpc/policy.Ask
-  ln -s /var/run/qubes/policy-agent.sock /etc/qubes-rpc/policy.Notify
+It runs in the qube that has the screen (dom0, or a GUI qube) as the user who
+sits there. The policy daemon reaches it by the services policy.Ask and
+policy.Notify, which lead to its socket. Questions are put one after the other.
+Without an answer in time, and where too many questions wait, a call is denied.
+"""
+_EPILOG = """\
+exit status:
+  0  a signal has ended it or, on a terminal, Ctrl-C
+  1  it cannot run; standard error says why
+  2  the command line is wrong
+
+environment:
+  DISPLAY
+      where the windows are
+
+files:
+  /var/run/qubes/policy-agent.sock
+      the socket
+  /etc/qubes-rpc/policy.Ask, /etc/qubes-rpc/policy.Notify
+      the services, which are links to the socket
+
+examples:
+  qrexec-policy-agent          ask in windows
+  qrexec-policy-agent --tty    ask on this terminal
+  qrexec-policy-agent --tty --timeout 30
+      and deny what is not answered in half a minute
+
+see also:
+  qrexec-policy-daemon(8), qubesd(8), qubes-policy(1)
 """
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qrexec-policy-agent",
-        description=__doc__,
-        epilog=_EXAMPLES,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -422,6 +422,29 @@ def test_what_the_package_says_to_start_is_in_a_package(packages: dict[str, Path
     assert ends - there <= {str(debian.AGENT_SOCKET)}
 
 
+def test_man_finds_a_page_of_every_program_that_is_installed(
+    packages: dict[str, Path], tmp_path: Path
+) -> None:
+    needs("man")
+    for package in packages.values():
+        run("dpkg-deb", "--extract", package, tmp_path)
+    programs = tmp_path / "usr/lib/qubes-admin-core/bin"
+    # As in a root of its own, where the links lead to its own files.
+    for link in (tmp_path / "usr/share/man").glob("*/*"):
+        leads = tmp_path / link.readlink().relative_to("/")
+        assert leads.is_file()
+        link.unlink()
+        link.symlink_to(leads)
+    for program in programs.iterdir():
+        assert run("man", "-M", tmp_path / "usr/share/man", "--where", program.name).stdout
+        # Beside the programs too, for a dom0 in which nothing else of ours is.
+        environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+        found = subprocess.run(
+            ["man", "--where", program.name], env=environment, capture_output=True, text=True, check=True
+        )
+        assert found.stdout.startswith(str(programs.parent))
+
+
 def test_the_installed_services_answer(packages: dict[str, Path], short: Path) -> None:
     """Each as the qrexec daemon runs it, for a qubesd that is not there."""
     importer, to_importer = "qubes-volume-import", "--qubesd-internal-socket-path"

@@ -13,9 +13,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.policy_table import METHODS as POLICY_CALLS
 from broker.root import SHIPPED
 from tools.installation.switch import PROGRAM, below
-from tools.installation.tree import HERE, SWITCH, lay
+from tools.installation.tree import HERE, MANUAL, SWITCH, lay
 
 ROOT = HERE.parents[1]
 POLICY = "qubes-admin-policy"
@@ -24,6 +25,8 @@ SERVICES = {
     "admin.vm.Console": "qubes-console",
     "admin.vm.volume.Import": "qubes-volume-import",
     "admin.vm.volume.ImportWithSize": "qubes-volume-import",
+    **dict.fromkeys(POLICY_CALLS, "qubes-policy-admin"),
+    "policy.RegisterArgument": "qubes-policy-register-argument",
 }
 """The services that the qrexec daemon runs as a program; one that is two knows by its name which it is."""
 AGENT_SOCKET = Path("/var/run/qubes/policy-agent.sock")
@@ -120,7 +123,7 @@ def build(wheel: Path, output: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as folder:
         policy, whole = Path(folder) / POLICY, Path(folder) / WHOLE
         _policy_files(wheel, policy)
-        _whole_files(whole, below(policy, PROGRAM) / "bin")
+        _whole_files(whole, below(policy, PROGRAM))
         return [
             _pack(POLICY_PACKAGE, version, policy, output),
             _pack(WHOLE_PACKAGE, version, whole, output),
@@ -132,12 +135,20 @@ def _policy_files(wheel: Path, root: Path) -> None:
     program.parent.mkdir(parents=True)
     lay(wheel, program)
     _link(root, SWITCH.place, SWITCH.leads)
+    _link_page(root, PROGRAM / MANUAL / f"man8/{SWITCH.place.name}.8")
     _copy(ROOT / "LICENSE", below(root, Path(f"/usr/share/doc/{POLICY}/copyright")))
 
 
-def _whole_files(root: Path, programs: Path) -> None:
-    """Programs that people type get a place on their path; those of stock names are left to the switch."""
-    for program in sorted(programs.iterdir()):
+def _whole_files(root: Path, laid: Path) -> None:
+    """Programs that people type get a place on their path; those of stock names are left to the switch.
+
+    Args:
+        laid: the program's directory, as the other package has it.
+    """
+    for page in sorted((laid / MANUAL).glob("*/*")):
+        if page.stem != SWITCH.place.name:
+            _link_page(root, PROGRAM / page.relative_to(laid))
+    for program in sorted((laid / "bin").iterdir()):
         if program.name not in STOCK_NAMES and program.name != SWITCH.leads.name:
             _link(root, Path("/usr/bin") / program.name, PROGRAM / "bin" / program.name)
     for service, name in SERVICES.items():
@@ -153,6 +164,11 @@ def _whole_files(root: Path, programs: Path) -> None:
             _copy(file, below(root, Path("/usr/share/qubes-admin-core/policy.d") / place))
     _copy(ROOT / "LICENSE", below(root, Path(f"/usr/share/doc/{WHOLE}/copyright")))
     _copy(ROOT / "README.md", below(root, Path(f"/usr/share/doc/{WHOLE}/README.md")))
+
+
+def _link_page(root: Path, page: Path) -> None:
+    """A manual page of the program's directory, where ``man`` looks."""
+    _link(root, Path("/usr") / page.relative_to(PROGRAM), page)
 
 
 def _pack(package: Package, version: str, root: Path, output: Path) -> Path:

@@ -1,0 +1,95 @@
+"""An edit that is killed at any of its steps leaves old or new files, and a history that comes to agree.
+
+Each edit runs in a process of its own, which ends at its Nth call about files, as Python's audit tells of
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from broker.policy_edits import ANY_TOKEN, PolicyEdits
+from tests.broker.edits_rig import ME, RULE, Desk
+
+_COUNTED = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.chmod", "os.truncate", "fcntl.flock")
+
+Edit = Callable[[PolicyEdits], object]
+
+
+def killed_at(step: int, edits: PolicyEdits, edit: Edit) -> bool:
+    """Run the edit in a process that is killed at its step of this number; whether there was such a step."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the runner of the tests has threads
+        child = os.fork()
+    if child == 0:
+        steps = count()
+
+        def kill(event: str, arguments: object) -> None:
+            if event in _COUNTED and next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        edit(edits)
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def replaced(edits: PolicyEdits) -> None:
+    edits.replace(ME, "30-user.policy", ANY_TOKEN, RULE.encode() * 2)
+
+
+def removed(edits: PolicyEdits) -> None:
+    edits.remove(ME, "30-user.policy", ANY_TOKEN)
+
+
+def several(edits: PolicyEdits) -> None:
+    moved = {"10-a.policy": b"!include include/new\n", "include/new": b"", "include/old": None}
+    edits.change(ME, {**moved, "30-user.policy": b""})
+
+
+@pytest.mark.parametrize(
+    ("edit", "noticed"),
+    [
+        pytest.param(replaced, True, id="replace"),
+        pytest.param(removed, True, id="remove"),
+        pytest.param(several, False, id="several-as-the-first-edit"),
+    ],
+)
+def test_killed_at_each_step(edit: Edit, noticed: bool, tmp_path: Path) -> None:
+    outcomes = set[bool]()
+    for step in count():
+        desk = Desk(
+            tmp_path / str(step),
+            {"10-a.policy": "!include include/old\n", "30-user.policy": RULE, "include/old": RULE},
+        )
+        before = desk.files()
+        if noticed:
+            desk.edits.notice()
+        whole = Desk(tmp_path / f"{step}-whole", {file: content.decode() for file, content in before.items()})
+        edit(whole.edits)
+        struck = killed_at(step, desk.edits, edit)
+        for file, content in desk.files().items():
+            assert content in (before.get(file), whole.files().get(file)) or Path(file).name.startswith(
+                ".qubes"
+            )
+        assert desk.edits.faults({}) is None
+        desk.edits.notice()
+        after = desk.files()
+        assert after in (before, whole.files())
+        assert desk.agrees()
+        made = after == whole.files()
+        outcomes.add(made)
+        # It is entered as the change that it was, by whoever made it.
+        assert [str(entry.author) for entry in desk.edits.history()] == ["", *["dom0 (me)"] * made]
+        if not struck:
+            break
+    assert outcomes == {False, True}
+    assert step > 8

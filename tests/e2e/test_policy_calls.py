@@ -1,0 +1,176 @@
+"""The policy edited over qubesd's sockets: by those whose part it is, and by nobody else."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.client import call
+from broker.policy_edits import PolicyEdits, places_of
+from broker.policy_store import token_of
+from broker.wire import Failure, FramingError
+from qubesd.config import rooted
+from tests.broker.rig import PATIENCE, Daemon, answer, serving
+
+DIALECT = "!dialect delegation-1\n"
+POLICY = f"""{DIALECT}
+policy.include.Get|policy.include.Replace|policy.include.Remove +team-a @tag:team-a @adminvm allow
+@read         * reader @adminvm allow
+@write:global * writer @adminvm allow
+admin.vm.feature.Set|admin.vm.feature.Get * @tag:team-a @tag:team-a !include include/team-a
+"""
+TEAM = f"{DIALECT}admin.vm.feature.Set * ann web allow\n"
+
+
+@pytest.fixture(scope="module", name="daemon")
+def fixture_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with serving(tmp_path_factory.mktemp("policy"), POLICY) as daemon:
+        daemon.create("ann", "web", "stranger", "reader", "writer", tags={"ann": "team-a", "web": "team-a"})
+        yield daemon
+
+
+@pytest.fixture(name="ann")
+def fixture_ann(daemon: Daemon) -> Path:
+    """The socket of a qube that owns a frame."""
+    (daemon.root / "etc/qubes/policy.d/include/team-a").unlink(missing_ok=True)
+    return daemon.channel("ann")
+
+
+def edits(daemon: Daemon) -> PolicyEdits:
+    return PolicyEdits(places_of(rooted(daemon.root)))
+
+
+def problem(reply: bytes | Failure) -> tuple[str, str]:
+    assert isinstance(reply, Failure), reply
+    return reply.kind, reply.message
+
+
+def test_an_owner_writes_its_frame_and_it_comes_into_force(daemon: Daemon, ann: Path) -> None:
+    assert answer(ann, "policy.include.Replace", "dom0", "team-a", b"new\n" + TEAM.encode()) == b""
+    token = token_of(TEAM.encode()).encode()
+    assert answer(ann, "policy.include.Get", "dom0", "team-a") == token + b"\n" + TEAM.encode()
+    deadline = time.monotonic() + PATIENCE
+    while isinstance(answer(ann, "admin.vm.feature.Set", "web", "f", b"1"), Failure):
+        assert time.monotonic() < deadline, "the new policy does not come into force"
+    assert answer(ann, "policy.include.Replace", "dom0", "team-a", token + b"\n" + DIALECT.encode()) == b""
+    while not isinstance(answer(ann, "admin.vm.feature.Set", "web", "f", b"1"), Failure):
+        assert time.monotonic() < deadline, "the new policy does not come into force"
+    assert [str(entry.author) for entry in edits(daemon).history()[-2:]] == ["ann", "ann"]
+
+
+@pytest.mark.parametrize(
+    ("service", "argument", "payload", "wanted"),
+    [
+        pytest.param(
+            "Get", "team-a", b"", ("PolicyAdminFileNotFoundException", "there is no such file"), id="none"
+        ),
+        pytest.param(
+            "Replace",
+            "team-a",
+            b"any\n" + TEAM.encode() + b"* * ann web alow\n",
+            ("PolicyAdminSyntaxException", "include/team-a:3: column 13: expected allow"),
+            id="syntax",
+        ),
+        pytest.param(
+            "Replace",
+            "team-a",
+            b"any\n* * @anyvm @anyvm allow\n",
+            ("PolicyAdminSyntaxException", "include/team-a: a framed file is in the dialect"),
+            id="out-of-the-frame",
+        ),
+        pytest.param(
+            "Replace", "team-a", b"any", ("PolicyAdminProtocolException", "expected a line"), id="line"
+        ),
+        pytest.param("Replace", "team-a", b"", ("ProtocolError", "missing payload"), id="payload"),
+        pytest.param("Replace", "team-b", b"new\n", ("PermissionDenied", "denied"), id="of-others"),
+        pytest.param("List", "", b"", ("PermissionDenied", "denied"), id="list"),
+    ],
+)
+def test_what_an_owner_is_refused(
+    service: str, argument: str, payload: bytes, wanted: tuple[str, str], ann: Path
+) -> None:
+    name, message = problem(answer(ann, f"policy.include.{service}", "dom0", argument, payload))
+    assert name == wanted[0]
+    assert wanted[1] in message
+
+
+def test_nobody_else_reaches_the_policy(daemon: Daemon) -> None:
+    stranger = daemon.channel("stranger")
+    for service, argument, payload in (
+        ("policy.List", "", b""),
+        ("policy.Get", "10-test", b""),
+        ("policy.Replace", "10-test", b"any\n* * @anyvm @anyvm allow\n"),
+        ("policy.include.Replace", "team-a", b"any\n" + TEAM.encode()),
+        ("policy.Remove", "10-test", b"any"),
+        ("policy.GetFiles", "admin.vm.List", b""),
+        ("policy.NoSuchCall", "", b""),
+    ):
+        assert problem(answer(stranger, service, "dom0", argument, payload))[0] == "PermissionDenied"
+
+
+def test_the_sets_of_the_dialect_cover_the_calls(daemon: Daemon) -> None:
+    reader, writer = daemon.channel("reader"), daemon.channel("writer")
+    assert answer(reader, "policy.List") == b"10-test\n"
+    assert b"@write:global" in answer_of(reader, "policy.Get", "10-test")
+    assert answer(reader, "policy.GetFiles", "dom0", "policy.List") == b"10-test\n"
+    assert answer(writer, "policy.Replace", "dom0", "20-more", b"new\n") == b""
+    assert answer(reader, "policy.List") == b"10-test\n20-more\n"
+    assert answer(writer, "policy.Remove", "dom0", "20-more", b"any") == b""
+    assert problem(answer(writer, "policy.List"))[0] == "PermissionDenied"
+    assert problem(answer(reader, "policy.Remove", "dom0", "10-test", b"any"))[0] == "PermissionDenied"
+
+
+def answer_of(path: Path, service: str, argument: str) -> bytes:
+    reply = answer(path, service, "dom0", argument)
+    assert isinstance(reply, bytes)
+    return reply
+
+
+def test_each_call_is_in_the_audit_without_its_content(daemon: Daemon, ann: Path) -> None:
+    answer(ann, "policy.include.Replace", "dom0", "team-a", b"new\n" + DIALECT.encode() + b"# private\n")
+    records = [json.loads(line) for line in daemon.audit().splitlines()]
+    (record,) = records[-1:]
+    assert (record["caller"], record["service"], record["argument"]) == (
+        "ann",
+        "policy.include.Replace",
+        "team-a",
+    )
+    assert (record["decision"], record["outcome"]) == ("allow", "ok")
+    assert record["rule"].endswith("10-test.policy:3")
+    assert "private" not in daemon.audit()
+
+
+def test_calls_are_answered_while_an_edit_waits(daemon: Daemon, ann: Path) -> None:
+    """Somebody holds the lock of the policy: an edit waits for it, and nothing else does."""
+    done = threading.Event()
+
+    def edit() -> None:
+        assert answer(ann, "policy.include.Replace", "dom0", "team-a", b"new\n" + DIALECT.encode()) == b""
+        done.set()
+
+    waiting = threading.Thread(target=edit)
+    descriptor = os.open(daemon.root / "etc/qubes/policy.d", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        waiting.start()
+        for _ in range(20):
+            assert call(daemon.socket, "admin.vm.List", "ann")
+        assert not done.is_set()
+    finally:
+        os.close(descriptor)
+    waiting.join(PATIENCE)
+    assert done.is_set()
+
+
+def test_a_payload_that_the_wire_does_not_take_changes_nothing(daemon: Daemon, ann: Path) -> None:
+    too_much = b"new\n" + DIALECT.encode() + b"#" * (1 << 16)
+    with pytest.raises(FramingError):
+        answer(ann, "policy.include.Replace", "dom0", "team-a", too_much)
+    assert not (daemon.root / "etc/qubes/policy.d/include/team-a").exists()
