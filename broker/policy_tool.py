@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from broker.authoring import files
+from broker.authoring.archives import backup, restore
 from broker.authoring.command_line import parser
 from broker.authoring.desk import desk_of, edits_of
 from broker.authoring.editing import edit_named
@@ -203,6 +204,15 @@ def _rollback(options: argparse.Namespace, config: Config) -> int:
     return rollback(edits_of(config), options.entry, options.yes, previews)
 
 
+def _backup(options: argparse.Namespace, config: Config) -> int:
+    return backup(edits_of(config), options.archive, options.frame)
+
+
+def _restore(options: argparse.Namespace, config: Config) -> int:
+    previews = Previews(config, Colours.of(sys.stdout), options.system_info)
+    return restore(edits_of(config), options.archive, options.frame, options.yes, previews)
+
+
 _COMMANDS: Mapping[str | None, Command] = {
     None: lambda options, config: files.stock(options, desk_of(config)),
     "check": _check,
@@ -215,6 +225,8 @@ _COMMANDS: Mapping[str | None, Command] = {
     "edit": edit_named,
     "history": _history,
     "rollback": _rollback,
+    "backup": _backup,
+    "restore": _restore,
 }
 
 if __name__ == "__main__":

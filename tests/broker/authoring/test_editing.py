@@ -19,11 +19,12 @@ DENY = "* * * * deny\n"
     ("drafts", "answers", "status", "left", "said"),
     [
         pytest.param([GRANT], "y\n", 0, GRANT, "mgmt may now call:\n  admin.vm.Start on work\n", id="good"),
+        pytest.param([GRANT], "yes\n", 0, GRANT, "mgmt may now call", id="the-whole-word"),
         pytest.param([GRANT], "Y \n", 0, GRANT, "+admin.vm.Start * mgmt work allow", id="as-people-type"),
         pytest.param([""], "", 0, None, "30-user: nothing was changed\n", id="nothing-written"),
         pytest.param([GRANT], "q\n", 1, None, "30-user: not changed\n", id="given-up"),
         pytest.param([GRANT], "", 1, None, "30-user: not changed\n", id="nobody-answers"),
-        pytest.param([GRANT], "yes\nn\nq\n", 1, None, "30-user: not changed\n", id="no-answer-is-no-answer"),
+        pytest.param([GRANT], "n\n\nq\n", 1, None, "30-user: not changed\n", id="no-answer-is-no-answer"),
         pytest.param(
             [BROKEN],
             "y\nq\n",
