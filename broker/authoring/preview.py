@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.authoring.desk import is_enforced
 from broker.authoring.lockout import lockouts
 from broker.authoring.meaning import meaning
 from broker.catalogue import catalogue
@@ -43,7 +44,7 @@ class Previews:
         self._colours = colours
         self._system_info = system_info
         self._directory = config.policy_dir.resolve()
-        self._catalogue = catalogue(enforced=True)
+        self._catalogue = catalogue(is_enforced(config))
 
     def of(self, before: Mapping[str, bytes], changes: FileContents) -> Preview:
         """The preview of changes that are well formed; ``before`` has the files that are there now."""

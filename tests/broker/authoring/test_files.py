@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.broker.authoring.typing_rig import GRANT, Desk, fixture_desk
@@ -52,6 +54,18 @@ def test_a_file_is_set_from_another_one_if_it_is_still_what_it_was(desk: Desk) -
     assert desk.types("", *asked) == (0, "", "")
     status, _, err = desk.types("", *asked)
     assert (status, err) == (1, "qubes-policy: the file was changed meanwhile: get it again\n")
+
+
+def test_what_a_daemon_beside_a_stock_qubesd_would_refuse_is_refused(desk: Desk) -> None:
+    limited = "!dialect delegation-1\n!limit mgmt qubes=1\n"
+    assert desk.types(limited, "set", "30-b")[0] == 0
+    (desk.root / "run/qubes").mkdir(exist_ok=True)
+    desk.patch.chdir(desk.root)
+    with socket.socket(socket.AF_UNIX) as telling:
+        telling.bind("run/qubes/policy-status.sock")
+        status, _, err = desk.types(limited + "\n", "set", "30-b")
+    assert status == 1
+    assert "30-b.policy:2: column 1: " in err
 
 
 @pytest.mark.parametrize(
