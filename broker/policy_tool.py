@@ -219,6 +219,7 @@ _COMMANDS: Mapping[str | None, Command] = {
     "explain": _explain,
     "status": _status,
     "list": lambda options, config: files.names(desk_of(config), options.folder),
+    "include/": lambda options, config: files.names(desk_of(config), options.folder),
     "get": lambda options, config: files.get(desk_of(config), options.name, options.token),
     "set": _set,
     "remove": lambda options, config: files.remove(desk_of(config), options.name, options.token),

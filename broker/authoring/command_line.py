@@ -93,6 +93,9 @@ wrong with the files and where it is asked, and waits five seconds at most.
 _LIST = """\
 List the files of the policy, or those in the folder of included files.
 """
+_INCLUDED = """\
+List the files in the folder of included files, as the stock program does.
+"""
 _GET = """\
 Print a file; with --token the line that tells this content from others first.
 """
@@ -264,6 +267,8 @@ def _add_files(command: Command) -> None:
     several.add_argument(
         "folder", nargs="?", default="", choices=["", "include/"], metavar="include/", help="the folder"
     )
+    included = command("include/", help="list the included files", description=_INCLUDED)
+    included.set_defaults(folder="include/")
     get = command("get", help="print a file", description=_GET)
     get.add_argument("name", metavar="NAME", help="the file, such as 30-user or include/team-a")
     get.add_argument("--token", action="store_true", help="print the token before the content")

@@ -17,6 +17,7 @@ __all__ = ["fixture_desk"]
         pytest.param([], "20-a\n30-b\n", id="the-list-is-the-default"),
         pytest.param(["-l"], "20-a\n30-b\n", id="stock-list"),
         pytest.param(["-l", "include/"], "team\n", id="stock-list-of-included"),
+        pytest.param(["include/"], "team\n", id="stock-included-without-an-option"),
         pytest.param(["--list"], "20-a\n30-b\n", id="stock-list-long"),
         pytest.param(["list"], "20-a\n30-b\n", id="list"),
         pytest.param(["list", "include/"], "team\n", id="list-of-included"),
