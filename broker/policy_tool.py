@@ -55,7 +55,10 @@ MAX_STATUS = 16 * 1024 * 1024
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Exit status 0: done, well formed, explained, in force; 1: refused, errors in the policy; 2: it is not
     to be had."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.command is not None and files.is_stock(options):
+        made.error("an option of the stock program and a command: one of them says what to do")
     carried_out(_COMMANDS[options.command], options, "qubes-policy")
 
 
