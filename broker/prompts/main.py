@@ -19,6 +19,9 @@ from broker.prompts.terminal import Terminal, unechoed
 
 SOCKET = Path("/var/run/qubes/policy-agent.sock")
 
+_LONGEST = 600.0
+"""Seconds; a policy daemon of ours waits no longer."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _DESCRIPTION = """\
@@ -97,9 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not PAUSE < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected more than {PAUSE:.0f} and at most 3600, found {text!r}")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not PAUSE < seconds <= _LONGEST:
+        expected = f"expected seconds, more than {PAUSE:.0f} and at most {_LONGEST:.0f}"
+        raise argparse.ArgumentTypeError(f"{expected}, found {text!r}")
     return seconds
 
 

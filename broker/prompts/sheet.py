@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from broker.colour import Colours
+from broker.prompts.facts import HEADING, written_by_others
 from broker.prompts.keys import Keys
 from broker.prompts.messages import Question
 from broker.prompts.notes import Told
 from broker.prompts.texts import Shown, service_parts, shown, time_left
-
-HEADING = "Shall this call be made?"
 
 _MARGIN = 22
 """Characters before a text, which its further lines have too."""
@@ -48,12 +47,8 @@ def note_line(told: Told, colours: Colours) -> str:
 def _facts(question: Question, columns: int, colours: Colours) -> Iterator[str]:
     yield _field("source", question.source)
     yield from _service(question.service, columns, colours)
-    if question.untrusted_argument != "+":
-        yield from _fields("argument", question.untrusted_argument, columns, colours)
-    if question.untrusted_requested_target is not None:
-        yield from _fields("requested target", question.untrusted_requested_target, columns, colours)
-    if question.untrusted_value is not None:
-        yield from _fields("value", question.untrusted_value, columns, colours)
+    for name, untrusted_text in written_by_others(question):
+        yield from _fields(name, untrusted_text, columns, colours)
 
 
 def _choices(question: Question, colours: Colours) -> Iterator[str]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 
+from broker.prompts.facts import HEADING, written_by_others
 from broker.prompts.front import PAUSE, Answer
 from broker.prompts.messages import Question
 from broker.prompts.texts import service_parts, shown, time_left
 from broker.prompts.toolkit import Gdk, GLib, Gtk, Pango
 
 TITLE = "Policy question"
-HEADING = "Shall this call be made?"
 
 _MARGIN = 18
 _GAP = 12
@@ -106,12 +106,8 @@ class QuestionWindow:
         source.add(Gtk.Label(label=question.source))
         service = _wrapped(question.service, _bold(len(service_parts(question.service)[0])))
         rows = [("Source", source), ("Service", service)]
-        if question.untrusted_argument != "+":
-            rows.append(("Argument", _text(question.untrusted_argument)))
-        if question.untrusted_requested_target is not None:
-            rows.append(("Requested target", _text(question.untrusted_requested_target)))
-        if question.untrusted_value is not None:
-            rows.append(("Value", _text(question.untrusted_value)))
+        for name, untrusted_text in written_by_others(question):
+            rows.append((name.capitalize(), _text(untrusted_text)))
         for row, (name, widget) in enumerate(rows):
             label = _remark(name, "dim-label")
             label.set_xalign(1)

@@ -22,8 +22,8 @@ PYTHON = "/usr/bin/python3"
 """The one that has the system's GTK; ours of the checkout has only what pip brings."""
 
 TITLE = "Policy question"
-OK, CANCEL = (-45, -35), (-122, -35)
-"""Their middles, seen from the window's lower right corner."""
+OK, CANCEL, FIRST_OF_TWO, NOTHING = (-45, -35), (-122, -35), (-150, -120), (-5, -5)
+"""Where they are, seen from the window's lower right corner."""
 
 _GTK = "import gi; gi.require_version('Gtk', '3.0'); from gi.repository import Gtk"
 
