@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from broker import policy_history
 from broker.catalogue import catalogue
 from broker.policy_edits import ANY_TOKEN
-from broker.policy_entry import MAX_WHY, Author, Entry, FileChange, entry_of
+from broker.policy_entry import LATEST, MAX_WHY, Author, Entry, FileChange, entry_of
 from broker.policy_history import ENTRY_WEIGHT
 from policy_engine import DirectorySource, Loader
 from qubesd.errors import PolicyAdminError
@@ -26,7 +26,7 @@ TOKENS = st.none() | TEXTS
     st.builds(
         Entry,
         st.integers(0, 1 << 40),
-        st.floats(0, 1e12),
+        st.floats(0, LATEST, exclude_max=True),
         st.builds(Author, TEXTS, TEXTS),
         st.lists(st.builds(FileChange, TEXTS, TOKENS, TOKENS), max_size=3).map(tuple),
         TEXTS,
