@@ -10,7 +10,7 @@ from broker.prompts.facts import HEADING, written_by_others
 from broker.prompts.keys import Keys
 from broker.prompts.messages import Question
 from broker.prompts.notes import Told
-from broker.prompts.texts import Shown, service_parts, shown, time_left
+from broker.prompts.texts import MOST, Shown, service_parts, shown, time_left
 
 _MARGIN = 22
 """Characters before a text, which its further lines have too."""
@@ -20,9 +20,9 @@ _NARROWEST = 20
 
 
 def question_lines(question: Question, columns: int, rows: int, colours: Colours) -> list[str]:
-    """The question without its prompt. Who asks for what is never scrolled away by the choices: where they do
-    not fit on the screen together, the choices come first."""
-    facts = list(_facts(question, columns, colours))
+    """The question without its prompt. Who asks for what is scrolled away neither by the choices, which come
+    first where all do not fit on the screen, nor by long texts, which get as many lines as there are."""
+    facts = list(_facts(question, columns, rows, colours))
     choices = list(_choices(question, colours))
     heading = colours.title(HEADING)
     if len(facts) + len(choices) + 5 <= rows:
@@ -44,11 +44,14 @@ def note_line(told: Told, colours: Colours) -> str:
     return f"{word}: {note.service}{argument} from {note.source} to {target}{others}"
 
 
-def _facts(question: Question, columns: int, colours: Colours) -> Iterator[str]:
-    yield _field("source", question.source)
-    yield from _service(question.service, columns, colours)
-    for name, untrusted_text in written_by_others(question):
-        yield from _fields(name, untrusted_text, columns, colours)
+def _facts(question: Question, columns: int, rows: int, colours: Colours) -> Iterator[str]:
+    ours = [_field("source", question.source), *_service(question.service, columns, colours)]
+    yield from ours
+    told = list(written_by_others(question))
+    # The heading, two empty lines and the prompt are there too, and a line for each text that is cut.
+    room = (rows - len(ours) - 4) // max(1, len(told)) - 1
+    for name, untrusted_text in told:
+        yield from _fields(name, untrusted_text, columns, max(1, room), colours)
 
 
 def _choices(question: Question, colours: Colours) -> Iterator[str]:
@@ -71,9 +74,9 @@ def _service(service: str, columns: int, colours: Colours) -> Iterator[str]:
         yield _field("" if start else "service", marked)
 
 
-def _fields(name: str, untrusted_text: str, columns: int, colours: Colours) -> Iterator[str]:
-    """A text of others."""
-    text, missing = shown(untrusted_text)
+def _fields(name: str, untrusted_text: str, columns: int, room: int, colours: Colours) -> Iterator[str]:
+    """A text of others in at most ``room`` lines, and one that says how much is missing."""
+    text, missing = shown(untrusted_text, min(MOST, room * _width(columns)))
     if not untrusted_text:
         yield _field(name, colours.faint("(empty)"))
     for start, piece in _pieces(text, columns):
@@ -84,9 +87,13 @@ def _fields(name: str, untrusted_text: str, columns: int, colours: Colours) -> I
 
 def _pieces(text: str, columns: int) -> Iterator[tuple[int, str]]:
     """A text in as many lines as it needs, each with the place at which it begins."""
-    width = max(_NARROWEST, columns - _MARGIN - 1)
+    width = _width(columns)
     for start in range(0, len(text), width):
         yield start, text[start : start + width]
+
+
+def _width(columns: int) -> int:
+    return max(_NARROWEST, columns - _MARGIN - 1)
 
 
 def _joined(text: Shown) -> str:

@@ -50,6 +50,9 @@ class QuestionWindow:
         self._ok = Gtk.Button(label="OK", sensitive=False)
         self._window = Gtk.Window(title=TITLE, resizable=False, window_position=Gtk.WindowPosition.CENTER)
         self._window.set_keep_above(True)
+        # On every workspace, and told of where the window manager does not give it the focus.
+        self._window.stick()
+        self._window.set_urgency_hint(True)
         self._window.set_icon_name("dialog-question")
         self._window.add(self._content())
         self._window.connect("delete-event", self._closed)

