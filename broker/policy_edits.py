@@ -19,6 +19,8 @@ from broker.policy_entry import Author, Entry
 from broker.policy_history import History
 from broker.policy_making import FileContents, Making, tokens_of
 from broker.policy_names import INCLUDE, SUFFIX, is_kept
+from broker.policy_record import Record, part_of, record_of, unknown
+from broker.policy_refusal import refusal, relative, told
 from broker.policy_store import PolicyStore, check_bounds, token_of
 from policy_engine import (
     AnyRule,
@@ -48,9 +50,6 @@ ANY_TOKEN = "any"
 
 NEW_TOKEN = "new"
 """In the place of a token: there is to be no file yet."""
-
-MAX_TOLD = 20
-"""Errors that one refusal tells of."""
 
 _TOKEN = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -111,7 +110,7 @@ class PolicyEdits:
         self._store = PolicyStore(places.directory, places.group)
         self._history = History(places.history, places.group)
         self._making = Making(self._store, self._history, lambda changes: self._faults(changes) is None)
-        own = str(self._store.directory)
+        own = self._own = str(self._store.directory)
         views = [[own]] if places.runtime is None else [[own], [str(places.runtime), own]]
         known = partial(catalogue, places.enforced)
         self._editing = Editing(DirectorySource(), views, str(places.legacy), known)
@@ -137,7 +136,7 @@ class PolicyEdits:
         with self._at_work():
             policy = self._loaded(0)
         speaking = (rule.file for rule in policy.rules if _speaks_of(rule, service))
-        return [self._plain_name(file) for file in dict.fromkeys(speaking)]
+        return [_plain_name(file, self._own) for file in dict.fromkeys(speaking)]
 
     def replace(self, author: Author, file: str, token: str, content: bytes, why: str = "") -> None:
         """Make it the file's content.
@@ -153,14 +152,15 @@ class PolicyEdits:
             self._change(author, {real: content}, why, self._making.settled())
 
     def remove(self, author: Author, file: str, token: str, why: str = "") -> None:
-        """Take the file away. Raises as ``replace``, and ``NoSuchPolicyFile``."""
+        """Take the file away, which no other may include any more. Raises as ``replace``, and
+        ``NoSuchPolicyFile``."""
         with self._at_work():
             real = self._store.real(file)
             content = self._content(real)
             check_token(token, content)
             if content is None:
                 raise NoSuchPolicyFile("there is no such file")
-            self._change(author, {real: None}, why, self._making.settled())
+            self._change(author, {real: None}, why, self._making.settled(), may_close=False)
 
     def change(self, author: Author, contents: FileContents, why: str = "") -> Entry | None:
         """Change several files at once, as one entry; ``None`` where all of them are so already.
@@ -221,6 +221,27 @@ class PolicyEdits:
             now = self._making.settled()
             return self._change(author, self._way_back(number, now), why or f"rollback to {number}", now)
 
+    def record(self, frame: str = "") -> Record:
+        """The policy and its history; of one file alone where ``frame`` names it."""
+        with self._at_work():
+            whole = record_of(self._history, self._making.settled())
+        return part_of(whole, frame) if frame else whole
+
+    def restore(self, author: Author, record: Record, why: str = "") -> Entry:
+        """Make the policy, or the one file that the record is about, what it is in the record, as one change;
+        what the record remembers and the history does not comes before it.
+
+        Raises:
+            PolicySyntaxError: with it the policy would not be whole.
+        """
+        with self._at_work():
+            now = self._making.settled()
+            files = [record.frame] if record.frame else [*record.files, *now]
+            changes = self._judged({file: record.files.get(file) for file in files}, now)
+            brought = unknown(record.entries, self._history.entries())
+            self._history.keep(record.all_contents().values())
+            return self._making.make(author, changes, self._order(changes), now, why, brought)
+
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         try:
@@ -240,34 +261,42 @@ class PolicyEdits:
         try:
             return self._loaders[view].load()
         except PolicyError as error:
-            raise PolicySyntaxError(self._told(error)) from error
+            raise PolicySyntaxError(told(error, self._own)) from error
 
-    def _faults(self, contents: FileContents) -> Faults | None:
-        directory = self._store.directory
-        return self._editing.faults({str(directory / file): content for file, content in contents.items()})
+    def _faults(self, contents: FileContents, may_close: bool = True) -> Faults | None:
+        changes = {f"{self._own}/{file}": content for file, content in contents.items()}
+        return self._editing.faults(changes, may_close)
 
     def _change(
-        self, author: Author, contents: FileContents, why: str, before: Mapping[str, bytes]
+        self,
+        author: Author,
+        contents: FileContents,
+        why: str,
+        before: Mapping[str, bytes],
+        may_close: bool = True,
     ) -> Entry | None:
-        """Judge a change and make it; ``before`` is what the lock was found to hold."""
+        """Judge a change and make it; ``before`` is what there is."""
+        changes = self._judged(contents, before, may_close)
+        return self._making.make(author, changes, self._order(changes), before, why) if changes else None
+
+    def _judged(
+        self, contents: FileContents, before: Mapping[str, bytes], may_close: bool = True
+    ) -> FileContents:
+        """What of a change is none yet. Raises ``BadPolicyPath``, ``PolicySyntaxError``."""
         for file in contents:
             if not is_kept(file) or self._store.real(file) != file:
                 raise BadPolicyPath("this name leads elsewhere")
         changes = {file: content for file, content in contents.items() if before.get(file) != content}
-        if not changes:
-            return None
-        check_bounds(
-            {file: content for file, content in {**before, **changes}.items() if content is not None}
-        )
-        faults = self._faults(changes)
+        after = {**before, **changes}
+        check_bounds({file: content for file, content in after.items() if content is not None})
+        faults = self._faults(changes, may_close) if changes else None
         if faults is not None:
-            raise self._refusal(faults)
-        return self._making.make(author, changes, self._order(changes), before, why)
+            raise refusal(faults, self._own)
+        return changes
 
     def _order(self, changes: FileContents) -> list[str]:
-        directory = self._store.directory
-        ordered = self._editing.order({str(directory / file): content for file, content in changes.items()})
-        return [self._relative(path) for path in ordered]
+        ordered = self._editing.order({f"{self._own}/{file}": content for file, content in changes.items()})
+        return [relative(path, self._own) for path in ordered]
 
     def _way_back(self, number: int, contents: Mapping[str, bytes]) -> dict[str, bytes | None]:
         entry = self._history.entry(number)
@@ -278,26 +307,6 @@ class PolicyEdits:
             for file in files
             if wanted.get(file) != now.get(file)
         }
-
-    def _relative(self, path: str) -> str:
-        return path.removeprefix(f"{self._store.directory}/")
-
-    def _plain_name(self, path: str) -> str:
-        file = self._relative(path)
-        return file if file == path else file.removesuffix(SUFFIX).removeprefix(INCLUDE)
-
-    def _refusal(self, faults: Faults) -> PolicySyntaxError:
-        """What the author of a change may know of what keeps it from being made."""
-        told = list(map(self._told, faults.told[:MAX_TOLD]))
-        if len(faults.told) > MAX_TOLD:
-            told.append(f"and {len(faults.told) - MAX_TOLD} more")
-        if len(faults.told) < len(faults.own) + len(faults.elsewhere):
-            told.append("the rest of the policy needs this file as it is")
-        return PolicySyntaxError("\n".join(told))
-
-    def _told(self, error: PolicyError) -> str:
-        file = self._relative(error.file)
-        return str(PolicyError(error.kind, error.message, file=file, line=error.line, column=error.column))
 
 
 def check_token(untrusted_token: str, content: bytes | None) -> None:
@@ -319,6 +328,11 @@ def check_token(untrusted_token: str, content: bytes | None) -> None:
         raise PolicyTokenError("there is no such file")
     if untrusted_token != token_of(content):
         raise PolicyTokenError("the file was changed meanwhile: get it again")
+
+
+def _plain_name(path: str, directory: str) -> str:
+    file = relative(path, directory)
+    return file if file == path else file.removesuffix(SUFFIX).removeprefix(INCLUDE)
 
 
 def _speaks_of(rule: AnyRule, service: str) -> bool:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LATEST = 1e12
+"""Seconds of the epoch that no entry reaches."""
+
 MAX_WHY = 1_000
 """Characters of a comment."""
 
@@ -88,6 +91,8 @@ def entry_of(line: bytes) -> Entry:
     number, moment, held = document.get("number"), document.get("time"), document.get("held")
     if not isinstance(number, int) or not isinstance(held, int) or not isinstance(moment, int | float):
         raise ValueError("a number is missing")
+    if not 0 <= moment < LATEST:
+        raise ValueError("no such time")
     return Entry(
         number,
         float(moment),

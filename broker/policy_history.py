@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from broker.policy_entry import MAX_WHY, Author, Entry, FileChange, entry_of
+from broker.policy_entry import Entry, entry_of
 from broker.policy_store import give, token_of
 from qubesd.disk import sync
 from qubesd.errors import PolicyAdminError
@@ -58,13 +58,11 @@ class History:
             raise PolicyAdminError(f"the history has no entry {number}")
         return found
 
-    def last(self, whole: bool = False) -> Entry | None:
-        """The newest; ``whole``: the newest that tells of the whole policy."""
+    def last(self) -> Entry | None:
+        """The newest; it tells of the whole policy."""
         for line in reversed(self._lines()):
             with suppress(ValueError, TypeError):
-                entry = entry_of(line)
-                if not (whole and entry.frame):
-                    return entry
+                return entry_of(line)
         return None
 
     def content(self, token: str) -> bytes:
@@ -82,14 +80,17 @@ class History:
             raise PolicyAdminError(f"the history has lost {entry.tree}")
         return tree
 
-    def next(
-        self, author: Author, files: Iterable[FileChange], tree: Tree, why: str, moment: float, weight: int
-    ) -> Entry:
-        """The entry that would come next; ``weight`` is of the contents that come with it."""
-        last = self.last()
-        number, held = (1, 0) if last is None else (last.number + 1, last.held)
-        made = Entry(number, moment, author, tuple(files), why[:MAX_WHY], token_of(tree_content(tree)), held)
-        return replace(made, held=held + ENTRY_WEIGHT + len(made.line()) + weight)
+    def contents(self, entry: Entry) -> dict[str, bytes] | None:
+        """All contents that it speaks of, by token; ``None`` where one is lost."""
+        try:
+            tokens = {entry.tree, *self.tree(entry).values()}
+            return {token: self.content(token) for token in tokens}
+        except PolicyAdminError:
+            return None
+
+    def weight(self, entry: Entry) -> int:
+        """Of what came with an entry: the list of files, and those that it changed."""
+        return sum(map(self._size, {entry.tree, *(one.after for one in entry.files if one.after)}))
 
     def keep(self, contents: Iterable[bytes]) -> None:
         """Have these contents for good."""
@@ -204,6 +205,12 @@ class History:
 def tree_content(tree: Tree) -> bytes:
     """A whole policy as the contents have it."""
     return json.dumps(dict(sorted(tree.items())), separators=(",", ":")).encode("ascii")
+
+
+def following(last: Entry | None, entry: Entry, weight: int) -> Entry:
+    """The entry with its number after this one; ``weight`` is of the contents that come with it."""
+    number, held = (1, 0) if last is None else (last.number + 1, last.held)
+    return replace(entry, number=number, held=held + ENTRY_WEIGHT + len(entry.line()) + weight)
 
 
 def _to_forget(entries: Sequence[Entry]) -> set[int]:

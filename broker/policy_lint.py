@@ -12,9 +12,8 @@ from typing import NoReturn
 
 from broker.catalogue import catalogue
 from broker.policy_report import harmless
-from policy_engine import DirectorySource, Finding, lint
+from policy_engine import MAX_FILE, DirectorySource, Finding, lint
 from policy_engine.errors import quoted_path
-from policy_engine.read import MAX_FILE
 
 STANDARD_INPUT = "-"
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from broker.policy_entry import NOBODY, Author, Entry, FileChange
-from broker.policy_history import History, tree_content
+from broker.policy_entry import MAX_WHY, NOBODY, Author, Entry, FileChange
+from broker.policy_history import History, following, tree_content
 from broker.policy_store import PolicyStore, token_of
 from qubesd.errors import NoSuchPolicyFile, PolicyAdminError
 
@@ -45,13 +45,13 @@ class Making:
             self._redeem(promised)
             self._store.clear()
         contents = self._store.contents()
-        head = self._history.last(whole=True)
+        head = self._history.last()
         known: Mapping[str, str] = {}
         with suppress(PolicyAdminError):  # it is lost: then all is found anew
             known = {} if head is None else self._history.tree(head)
         if head is None or known != tokens_of(contents):
             why = "as it was found" if head is None else "changed by other means"
-            self._history.append(self._made(NOBODY, known, contents, sorted({*known, *contents}), why))
+            self._history.append(self._made(NOBODY, known, contents, sorted({*known, *contents}), why, head))
         return contents
 
     def make(
@@ -61,17 +61,27 @@ class Making:
         order: Sequence[str],
         before: Mapping[str, bytes],
         why: str,
+        brought: Sequence[Entry] = (),
     ) -> Entry:
-        """Make a change in this order; ``before`` is what ``settled`` found."""
+        """Make a change in this order; ``before`` is what ``settled`` found.
+
+        Args:
+            brought: what is entered before it, of which the history has the contents.
+        """
         after = {file: content for file, content in {**before, **changes}.items() if content is not None}
-        entry = self._made(author, tokens_of(before), after, order, why)
+        last = self._history.last()
+        taken = []
+        for one in brought:
+            last = following(last, one, self._history.weight(one))
+            taken.append(last)
+        entry = self._made(author, tokens_of(before), after, order, why, last)
         self._history.promise(entry)
         try:
             self._put(changes, order, before)
         except BaseException:
             self._history.forget()
             raise
-        self._enter(entry)
+        self._enter(*taken, entry)
         return entry
 
     def _put(self, changes: FileContents, order: Sequence[str], before: Container[str]) -> None:
@@ -88,10 +98,10 @@ class Making:
                     self._store.put_back(made, made in before)
                 raise
 
-    def _enter(self, entry: Entry) -> None:
-        """Enter what was made. Where the disk fails the promise stands, and the next edit enters it."""
+    def _enter(self, *entries: Entry) -> None:
+        """Enter what was made. Where the disk fails the promise stands, and the next edit enters that."""
         try:
-            self._history.append(entry)
+            self._history.append(*entries)
             self._history.forget()
             self._store.clear()
         except OSError as error:
@@ -104,8 +114,9 @@ class Making:
         after: Mapping[str, bytes],
         order: Iterable[str],
         why: str,
+        last: Entry | None,
     ) -> Entry:
-        """The entry of a change, whose contents are kept."""
+        """The entry of a change after the last one; its contents are kept."""
         tree = tokens_of(after)
         files = [
             FileChange(file, before.get(file), tree.get(file))
@@ -113,8 +124,10 @@ class Making:
             if before.get(file) != tree.get(file)
         ]
         came = [after[one.file] for one in files if one.after is not None]
-        self._history.keep([tree_content(tree), *came])
-        return self._history.next(author, files, tree, why, time.time(), sum(map(len, came)))
+        kept = tree_content(tree)
+        self._history.keep([kept, *came])
+        entry = Entry(0, time.time(), author, tuple(files), why[:MAX_WHY], token_of(kept), 0)
+        return following(last, entry, len(kept) + sum(map(len, came)))
 
     def _redeem(self, promised: Entry) -> None:
         """Finish a change that was cut short, or forget it where nothing of it was made or somebody else has

@@ -13,8 +13,8 @@ from qubesd.errors import BadPolicyName
 INCLUDE = "include/"
 SUFFIX = ".policy"
 
-LONGEST = 200
-"""Characters of a file's name: what is made of it has to be a file name, too."""
+LONGEST = 100
+"""Characters of a file's name: what is made of it is the name of a file and of a tar's member, too."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _KEPT = re.compile(r"[0-9a-z_-][0-9a-z_.-]*\.policy|include/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -46,4 +46,4 @@ def shown(file: str) -> str:
 
 def is_kept(untrusted_file: str) -> bool:
     """Whether a file of this path is part of what is edited, kept in the history and backed up."""
-    return bool(_KEPT.fullmatch(untrusted_file)) and len(untrusted_file) <= LONGEST + len(INCLUDE)
+    return bool(_KEPT.fullmatch(untrusted_file)) and len(untrusted_file.rpartition("/")[2]) <= LONGEST

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +17,9 @@ from broker.authoring.command_line import parser
 from broker.authoring.desk import desk_of, edits_of
 from broker.authoring.editing import edit_named
 from broker.authoring.keeping import entry_differences, history, rollback
+from broker.authoring.meaning import amounts
 from broker.authoring.outcome import Command, carried_out
+from broker.authoring.payload import particulars_of
 from broker.authoring.preview import Previews
 from broker.catalogue import catalogue
 from broker.client import CallError, NoReplyError
@@ -27,7 +30,18 @@ from broker.places import STATUS_SOCKET, TRIAL
 from broker.policy_methods import STATUS
 from broker.policy_report import explanation_document, explanation_text, marked_line, status_text
 from broker.sockets import answers
-from policy_engine import DirectorySource, Loader, PolicyError, PolicySource, Request, explain
+from policy_engine import (
+    Allowance,
+    Denied,
+    DirectorySource,
+    Loader,
+    PolicyError,
+    PolicySource,
+    Request,
+    allowance,
+    confirm,
+    explain,
+)
 from qubesd.config import Config
 
 STATUS_PATIENCE = 5.0
@@ -92,10 +106,19 @@ def _explain(options: argparse.Namespace, config: Config) -> int:
     world = described_world(options.system_info, config)
     request = Request.of(options.service, options.source, options.target, options.requested_source)
     explanation = explain(policy, request, world)
+    if options.value and not isinstance(explanation.decision, Denied):
+        about = particulars_of(options.value, request)
+        explanation = replace(
+            explanation, decision=confirm(policy, explanation.decision, request, about, world)
+        )
+    held = None if isinstance(explanation.decision, Denied) else allowance(policy, request.source, world)
     if options.json:
-        print(json.dumps(explanation_document(explanation, request), indent=1))
+        limits = None if held is None else asdict(held)
+        print(json.dumps({**explanation_document(explanation, request), "limits": limits}, indent=1))
     else:
         _print(explanation_text(explanation, request, world, Colours.of(sys.stdout)))
+        if held not in (None, Allowance()) and request.service.startswith("admin."):
+            print(f"\nOf what it creates, {request.source} may have {amounts(held)}.")
     return 0
 
 

@@ -6,6 +6,7 @@
 
 from policy_engine.catalogue import Catalogue, Entry, Kind, Names
 from policy_engine.confirm import Particulars, allowance, confirm
+from policy_engine.convert import Conversion, convert
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.delegation import Allowance, AnyRule, DelegationRule, Limit
@@ -13,7 +14,7 @@ from policy_engine.edit import Changes, Editing, Faults
 from policy_engine.errors import ClosedFrame, PolicyError, WorldError
 from policy_engine.explain import Demands, Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
-from policy_engine.graph import Labels, Scope, graph
+from policy_engine.graph import Labels, Scope, called, graph
 from policy_engine.hidden import hidden
 from policy_engine.lint import Finding, lint
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
@@ -40,6 +41,7 @@ __all__ = [
     "Catalogue",
     "Changes",
     "ClosedFrame",
+    "Conversion",
     "Decision",
     "DelegationRule",
     "Demands",
@@ -71,7 +73,9 @@ __all__ = [
     "World",
     "WorldError",
     "allowance",
+    "called",
     "confirm",
+    "convert",
     "decide",
     "explain",
     "format_rule",

@@ -65,10 +65,15 @@ class Editing:
         self._overlay = Overlay(source)
         self._loaders = [Loader(self._overlay, view, legacy, catalogue) for view in views]
 
-    def faults(self, changes: Changes) -> Faults | None:
-        """What keeps these changes, all at once, from being made; ``None`` where nothing does."""
+    def faults(self, changes: Changes, may_close: bool = True) -> Faults | None:
+        """What keeps these changes, all at once, from being made; ``None`` where nothing does.
+
+        Args:
+            may_close: whether a file may be taken away that a frame asks for. The frame is closed then, as it
+                was before there was a file.
+        """
         unreadable = list(_unreadable(changes))
-        if not unreadable and self.loads(changes):
+        if not unreadable and self.loads(changes, may_close):
             return None
         own = {str(error): error for error in unreadable}
         elsewhere: dict[str, PolicyError] = {}
@@ -79,7 +84,9 @@ class Editing:
             self._overlay.changes = changes
             after = loader.examine()
             framed |= before.framed | after.framed
-            passed_over = {str(frame.error) for frame in after.closed if _may_be_closed(frame, changes)}
+            passed_over = {
+                str(frame.error) for frame in after.closed if _may_be_closed(frame, changes, may_close)
+            }
             known = {str(error) for error in before.errors}
             for error in after.errors:
                 text = str(error)
@@ -93,11 +100,11 @@ class Editing:
             return None
         return Faults(tuple(own.values()), tuple(elsewhere.values()), framed >= changes.keys())
 
-    def loads(self, changes: Changes) -> bool:
-        """Whether the policy loads with these changes, and no frame is closed but those whose files are still
-        to be written."""
+    def loads(self, changes: Changes, may_close: bool = True) -> bool:
+        """Whether the policy loads with these changes, and no frame is closed but those that have no file.
+        ``may_close`` is as for ``faults``."""
         self._overlay.changes = changes
-        return all(_loads(loader, changes) for loader in self._loaders)
+        return all(_loads(loader, changes, may_close) for loader in self._loaders)
 
     def order(self, changes: Changes) -> list[str]:
         """The files in an order in which the policy loads after each of them, as far as there is one.
@@ -177,17 +184,17 @@ _MOST_TRIES = 500
 """Loads of the policy that a good order is worth."""
 
 
-def _loads(loader: Loader, changes: Changes) -> bool:
+def _loads(loader: Loader, changes: Changes, may_close: bool) -> bool:
     try:
         policy = loader.load()
     except PolicyError:
         return False
-    return all(_may_be_closed(frame, changes) for frame in policy.closed)
+    return all(_may_be_closed(frame, changes, may_close) for frame in policy.closed)
 
 
-def _may_be_closed(frame: ClosedFrame, changes: Changes) -> bool:
-    """Whether the file is just not there yet: rules may make room for one. It is not to be taken away."""
-    return frame.missing and frame.path not in changes
+def _may_be_closed(frame: ClosedFrame, changes: Changes, may_close: bool) -> bool:
+    """Whether there is just no file: rules may make room for one that is still to come."""
+    return frame.missing and (may_close or frame.path not in changes)
 
 
 def _unreadable(changes: Changes) -> Iterator[PolicyError]:

@@ -146,6 +146,15 @@ class _Drawing:
             yield line
 
 
+def called(policy: Policy) -> set[str]:
+    """All that its rules speak of, as ``Scope.services`` has it: with these, what another policy has to say
+    of the same calls is drawn as well."""
+    found: set[str] = set()
+    for service, argument, _ in _pairs(policy):
+        found.update((service, service + argument) if argument.startswith("+") else (service,))
+    return found
+
+
 def quoted_id(text: str) -> str:
     """A text as an identifier or label, whatever it holds: it ends where it is to end, stands on one line,
     and no part of it means anything."""

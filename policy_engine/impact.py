@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, NamedTuple
 
 from policy_engine.catalogue import Catalogue, guard_of
 from policy_engine.confirm import allowance
 from policy_engine.decide import decide
-from policy_engine.decision import Allowed, Asked, Decision, Request
+from policy_engine.decision import Asked, Request
 from policy_engine.delegation import Allowance, AnyRule, DelegationRule
-from policy_engine.expression import Is
-from policy_engine.model import ANY, DOM0
+from policy_engine.differing import differing
+from policy_engine.model import ANY, DOM0, DOM0_TEXTS, Allow, Ask, Redirect
 from policy_engine.plan import speaks_of
 from policy_engine.policy import Policy
-from policy_engine.targets import source_keys, target_keys
-from policy_engine.world import DISPOSABLE_BASES, World, selector_key
+from policy_engine.reach import Call, Reach, Way, lowest
+from policy_engine.targets import source_keys
+from policy_engine.world import World
 
-MOST = 100_000
-"""Calls that are compared; some half a second of them."""
+MOST = 200_000
+"""Calls by one source that are compared, each with all its targets; some seconds of them."""
+
+MOST_PAIRS = 1_000_000
+"""Pairs of a rule and a qube that are looked at, in whether the rule speaks of the qube as a caller."""
 
 Verdict = Literal["allow", "ask", "deny"]
 
@@ -33,14 +38,15 @@ class Turn(NamedTuple):
             empty one.
         before, after: the same where the answer is of the same kind, but the call goes elsewhere, the choices
             are others, or more or less is asked of the payload.
+        targets: as bits, bit N standing for ``Impact.tokens[N]``.
     """
 
     source: str
     service: str
     argument: str
-    target: str
     before: Verdict
     after: Verdict
+    targets: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +54,44 @@ class Impact:
     """What a change does.
 
     Attributes:
-        turns: the calls that are answered otherwise, in order of their sources, services and targets.
+        turns: the calls that are answered otherwise, sorted.
+        tokens: all targets: qubes, new disposables, ``@default``.
         allowances: those that change, with the qube and what it may have before and after.
-        whole: whether every call was compared that a changed rule speaks of.
+        whole: whether all calls were compared that a changed rule speaks of.
     """
 
     turns: tuple[Turn, ...]
+    tokens: tuple[str, ...]
     allowances: tuple[tuple[str, Allowance, Allowance], ...]
     whole: bool
+
+    def targets(self, bits: int, most: int) -> list[str]:
+        """The first targets of those that the bits stand for, at most so many."""
+        found = list[str]()
+        while bits and len(found) < most:
+            found.append(self.tokens[lowest(bits)])
+            bits &= bits - 1
+        return found
 
 
 def impact(
     before: Policy, after: Policy, world: World, catalogue: Catalogue, callers: Iterable[str] = ()
 ) -> Impact:
-    """Compare two policies in one world, by the calls that the rules between their first and last difference
-    speak of.
+    """Compare two policies in one world, by the calls that the rules speak of in which they differ.
 
     Args:
         catalogue: the calls that dom0 carries out. One that leads elsewhere counts as denied.
         callers: sources to look at besides the qubes of the world.
     """
-    turns = []
-    whole = True
-    for number, request in enumerate(_Calls(before, after, world, catalogue, callers)):
-        if number == MOST:
-            whole = False
-            break
-        old = _outcome(decide(before, request, world), request, catalogue)
-        new = _outcome(decide(after, request, world), request, catalogue)
-        if old != new:
-            service, argument, source, target, _ = request
-            turns.append(Turn(source, service, argument, target, old.verdict, new.verdict))
-    return Impact(tuple(sorted(turns)), tuple(_allowances(before, after, world)), whole)
+    calls = _Calls(before, after, world, catalogue, callers)
+    comparing = _Comparing(before, after, world, catalogue)
+    turns = [turn for call, source in calls for turn in comparing.turns(call, source)]
+    return Impact(
+        tuple(sorted(turns)),
+        comparing.tokens,
+        tuple(_allowances(before, after, world)),
+        calls.whole,
+    )
 
 
 def _allowances(before: Policy, after: Policy, world: World) -> Iterator[tuple[str, Allowance, Allowance]]:
@@ -91,93 +103,141 @@ def _allowances(before: Policy, after: Policy, world: World) -> Iterator[tuple[s
 
 
 class _Outcome(NamedTuple):
-    """What of a decision makes a difference to its caller or to whom is called."""
+    """What of an answer makes a difference to the caller or to whom is called."""
 
     verdict: Verdict
-    targets: tuple[str, ...] = ()
+    target: Redirect | None = None
+    default_target: Redirect | None = None
     user: str | None = None
     value: object = None
     remember: int | None = None
+
+    @classmethod
+    def of(cls, way: Way) -> _Outcome:
+        action, rule = way.action, way.rule
+        default = action.default_target if isinstance(action, Ask) else None
+        verdict: Verdict = "allow" if isinstance(action, Allow) else "ask"
+        if isinstance(rule, DelegationRule):
+            return cls(verdict, action.target, default, action.user, rule.value, rule.remember)
+        return cls(verdict, action.target, default, action.user)
 
 
 _DENY = _Outcome("deny")
 
 
-def _outcome(decision: Decision, request: Request, catalogue: Catalogue) -> _Outcome:
-    match decision:
-        case Allowed(target=target, user=user):
-            if target != DOM0 and request.service in catalogue.entries:
-                return _DENY
-            made = _Outcome("allow", (target,), user)
-        case Asked(targets=targets, user=user):
-            made = _Outcome("ask", targets, user)
-        case _:
-            return _DENY
-    rule = decision.rule
-    if isinstance(rule, DelegationRule):
-        return made._replace(value=rule.value, remember=rule.remember)
-    return made
+class _Comparing:
+    """Two policies in one world."""
 
+    def __init__(self, before: Policy, after: Policy, world: World, catalogue: Catalogue) -> None:
+        self._policies = before, after
+        self._reaches = Reach(before, world), Reach(after, world)
+        self._world = world
+        self._entries = catalogue.entries
+        self.tokens = self._reaches[0].tokens
+        self._everything = (1 << len(self.tokens)) - 1
+        self._qubes = (1 << len(world)) - 1
+        self._dom0 = 1 << world.number(DOM0) if DOM0 in world else 0
 
-def differing(before: Sequence[AnyRule], after: Sequence[AnyRule]) -> tuple[list[AnyRule], list[AnyRule]]:
-    """What is left of both where they begin and end alike, wherever their rules are written."""
-    old, new = [_essence(rule) for rule in before], [_essence(rule) for rule in after]
-    least = min(len(old), len(new))
-    head = next((place for place in range(least) if old[place] != new[place]), least)
-    least -= head
-    tail = next((place for place in range(least) if old[-1 - place] != new[-1 - place]), least)
-    return list(before[head : len(old) - tail]), list(after[head : len(new) - tail])
+    def turns(self, call: Call, source: str) -> Iterator[Turn]:
+        """Where the answers to a call by a source differ, by how they do."""
+        assert isinstance(call.argument, str)
+        old, new = (self._outcomes(reach, call, source) for reach in self._reaches)
+        differing = dict[tuple[Verdict, Verdict], int]()
+        for (one, had), (other, has) in product(old.items(), new.items()):
+            both = had & has
+            if both and (one != other or self._chooses_otherwise(one, call, source, both)):
+                key = one.verdict, other.verdict
+                differing[key] = differing.get(key, 0) | both
+        for (verdict, another), targets in differing.items():
+            yield Turn(source, call.service, call.argument, verdict, another, targets)
 
+    def _outcomes(self, reach: Reach, call: Call, source: str) -> dict[_Outcome, int]:
+        """All targets that the call can have, by what becomes of it there."""
+        targets = self._targets(call.service, source)
+        found = dict[_Outcome, int]()
+        left = targets
+        for way in reach.ways(call, source, lambda way: True):
+            granted = way.targets & targets & self._carried_out(call.service, way)
+            if granted:
+                outcome = _Outcome.of(way)
+                found[outcome] = found.get(outcome, 0) | granted
+                left &= ~granted
+        found[_DENY] = left
+        return found
 
-def _essence(rule: AnyRule) -> object:
-    """What a rule says, wherever it is written."""
-    if isinstance(rule, DelegationRule):
-        return rule.reach, rule.frame, rule.action, rule.value, rule.remember
-    return rule.service, rule.argument, rule.source, rule.target, rule.action
+    def _targets(self, service: str, source: str) -> int:
+        """Those that a call which dom0 carries out can have; of others all but the caller itself."""
+        entry = self._entries.get(service)
+        if entry is None:
+            possible = self._everything
+        else:
+            possible = self._dom0 if entry.scope == "global" else self._qubes
+        return possible & ~(1 << self._world.number(source)) if source in self._world else possible
+
+    def _carried_out(self, service: str, way: Way) -> int:
+        """The targets with which the call gets to who carries it out."""
+        if service not in self._entries or isinstance(way.rule, DelegationRule):
+            return self._everything
+        redirect = way.action.target
+        if redirect is None:
+            return self._dom0
+        return self._everything if redirect.token in DOM0_TEXTS else 0
+
+    def _chooses_otherwise(self, outcome: _Outcome, call: Call, source: str, targets: int) -> bool:
+        """Whether other choices are given to the user; they are the same for all targets of a rule."""
+        if outcome.verdict != "ask":
+            return False
+        assert isinstance(call.argument, str)
+        request = Request(call.service, call.argument, source, self.tokens[lowest(targets)])
+        old, new = (decide(policy, request, self._world) for policy in self._policies)
+        return isinstance(old, Asked) and isinstance(new, Asked) and old.targets != new.targets
 
 
 class _Calls:
-    """The calls that differing rules speak of, each once."""
+    """The calls that differing rules speak of and their sources, each once, as far as the bounds go.
+
+    Attributes:
+        whole: whether they went far enough; known in the end.
+    """
 
     def __init__(
         self, before: Policy, after: Policy, world: World, catalogue: Catalogue, callers: Iterable[str]
     ) -> None:
         old, new = differing(before.rules, after.rules)
         self._rules = (*new, *old)
+        self.whole = True
         self._world = world
-        everything = (*before.rules, *after.rules)
-        self._arguments = _named_arguments(everything)
+        self._arguments = _named_arguments((*before.rules, *after.rules))
         self._services = sorted({*self._arguments, *catalogue.entries, ANY})
-        self._entries = catalogue.entries
-        bases = world.selected(world.matching((DISPOSABLE_BASES,)))
-        self._no_qubes = ("@default", "@dispvm", *(f"@dispvm:{base}" for base in bases))
         self._callers = [name for name in world.names if name != DOM0]
         self._callers += sorted(set(callers).difference(world.names))
 
-    def __iter__(self) -> Iterator[Request]:
-        seen = set[Request]()
+    def __iter__(self) -> Iterator[tuple[Call, str]]:
+        seen = set[tuple[Call, str]]()
+        pairs = 0
         for rule in self._rules:
-            for source in self._callers:
-                resident = self._world.resident(source)
-                keys = source_keys(source) if resident is None else resident.keys
-                if speaks_of(rule, keys, source if resident else ""):
-                    for request in self._of(rule, source):
-                        if request.target != source and request not in seen:
-                            seen.add(request)
-                            yield request
+            pairs += len(self._callers)
+            if pairs > MOST_PAIRS:
+                self.whole = False
+                return
+            sources = [source for source in self._callers if self._speaks(rule, source)]
+            # One call after the other: what its sources have in common is found once.
+            for service in self._covered(rule):
+                for argument, source in self._by(rule, service, sources):
+                    found = Call(service, argument), source
+                    if found in seen:
+                        continue
+                    if len(seen) == MOST:
+                        self.whole = False
+                        return
+                    seen.add(found)
+                    yield found
 
-    def _of(self, rule: AnyRule, source: str) -> Iterator[Request]:
-        targets = self._targets(rule, source)
-        for service in self._covered(rule):
-            for argument in self._argument(rule, service, source):
-                for target in targets if service not in self._entries else self._served(service, targets):
-                    yield Request(service, argument, source, target)
-
-    def _served(self, service: str, targets: Iterable[str]) -> list[str]:
-        """Those that a call which dom0 carries out can have."""
-        if self._entries[service].scope == "global":
-            return [target for target in targets if target == DOM0]
-        return [target for target in targets if target[0] != "@"]
+    def _speaks(self, rule: AnyRule, source: str) -> bool:
+        resident = self._world.resident(source)
+        if resident is None:
+            return speaks_of(rule, source_keys(source), "")
+        return speaks_of(rule, resident.keys, source)
 
     def _covered(self, rule: AnyRule) -> list[str]:
         if not isinstance(rule, DelegationRule):
@@ -185,26 +245,22 @@ class _Calls:
         others = [f"{head}{ANY}" for head in rule.reach.services.globs if head and not guard_of(head)]
         return [service for service in (*self._services, *others) if rule.covers_service(service)]
 
-    def _argument(self, rule: AnyRule, service: str, source: str) -> list[str]:
-        """Those that some rule names, and one for all others."""
+    def _by(self, rule: AnyRule, service: str, sources: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Each argument with the sources: those that some rule names, and one for all others."""
+        if isinstance(rule, DelegationRule) and rule.reach.arguments.qubes is not None:
+            for source in sources:
+                named = rule.reach.arguments.qubes.bound(source).bits(self._world)
+                yield from ((f"+{name}", source) for name in self._world.selected(named))
+            return
+        yield from product(self._argument(rule, service), sources)
+
+    def _argument(self, rule: AnyRule, service: str) -> list[str]:
         named = {*self._arguments.get(service, ()), *self._arguments.get(ANY, ())}
         known = sorted({*named, "+", *(("+*",) if "+" in named else ())})
         if not isinstance(rule, DelegationRule):
             return known if rule.argument == ANY else [rule.argument]
-        found = [argument for argument in known if rule.covers_argument(argument)]
-        found += [f"+{head.removeprefix('+')}" for head in rule.reach.arguments.globs]
-        if rule.reach.arguments.qubes is not None:
-            qubes = rule.reach.arguments.qubes.bound(source).bits(self._world)
-            found = [f"+{name}" for name in self._world.selected(qubes)]
-        return [*dict.fromkeys(found)]
-
-    def _targets(self, rule: AnyRule, source: str) -> list[str]:
-        if isinstance(rule, DelegationRule):
-            target = rule.reach.target.bound(source)
-        else:
-            target = Is(selector_key(rule.target))
-        named = (one for one in self._no_qubes if target.matches(target_keys(one, source, self._world)))
-        return [*self._world.selected(target.bits(self._world)), *named]
+        globs = [f"+{head.removeprefix('+')}" for head in rule.reach.arguments.globs]
+        return [*dict.fromkeys([one for one in known if rule.covers_argument(one)] + globs)]
 
 
 def _named_arguments(rules: Iterable[AnyRule]) -> dict[str, set[str]]:

@@ -70,12 +70,14 @@ examples:
 _EXPLAIN = """\
 Show how a call is decided by the policy files as they are now, and why.
 
-Besides the rule that decides it shows what that rule asks for, and the rules
-before it that match in all fields but one.
+Besides the rule that decides it shows what that rule asks for, the rules before
+it that match in all fields but one, and how much the caller may have of what it
+creates. Which other qubes a call touches is known only when it is made.
 """
 _EXPLAIN_EXAMPLES = """\
 examples:
   qubes-policy explain mgmt admin.vm.property.Get+label work
+  qubes-policy explain mgmt admin.vm.property.Set+memory work --value 4096
   qubes-policy explain work qubes.Filecopy @default
   qubes-policy explain work qubes.OpenURL @dispvm:web
   qubes-policy explain sys-relay qubes.Filecopy work \\
@@ -221,6 +223,12 @@ def _add_reports(command: Command) -> None:
         "--requested-source",
         metavar="NAME",
         help="the RemoteVM that SOURCE, its relay, calls for",
+    )
+    why.add_argument(
+        "--value",
+        action="append",
+        metavar="VALUE",
+        help="the payload, for a rule that looks at it; KEY=VALUE, more than once, where it has keys",
     )
     why.add_argument("--json", action="store_true", help="print JSON, for programs")
     _add_system_info(why)

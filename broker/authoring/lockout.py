@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from broker.authoring.meaning import listed
 from policy_engine import AnyRule, Catalogue, DelegationRule, Deny, Policy, World, visible
+from policy_engine.differing import differing
 from policy_engine.expression import Is
-from policy_engine.impact import Impact, differing
+from policy_engine.impact import Impact
 from policy_engine.model import ANY
 
 _EVERYBODY = frozenset({ANY, "@anyvm"})
@@ -33,17 +35,20 @@ def lockouts(
             if grants:
                 yield f"{rule.file}:{rule.line}: this denies every call before {grants} rules that grant some"
             break
-    lost: dict[str, set[str]] = {}
+    lost = defaultdict[str, set[str]](set)
     for turn in impact.turns:
         if turn.after == "deny" and turn.service.startswith(("admin.", "policy.")):
-            lost.setdefault(turn.source, set()).add(turn.service)
+            lost[turn.source].add(turn.service)
+    sentences = defaultdict[str, list[str]](list)
     for source, services in lost.items():
         who = f"{source} (the user {users[source]})" if source in users else source
         policy = sorted(service for service in services if service.startswith("policy."))
         if policy:
-            yield f"{who} loses its hold on the policy: {listed(policy)}"
+            sentences[f"may no longer call {listed(policy)}, by which policy is read and edited"].append(who)
         if len(policy) < len(services) and not _administers(after, world, source, catalogue.entries):
-            yield f"{who} is left without any call of the Admin API"
+            sentences["may no longer call anything of the Admin API"].append(who)
+    for sentence, sources in sentences.items():
+        yield f"{listed(sources)} {sentence}"
 
 
 def _denies_everything(rule: AnyRule) -> bool:

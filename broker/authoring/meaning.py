@@ -27,8 +27,8 @@ _HEADS = {
 }
 _OTHERWISE = "may call as before, but to another place or user, or with another payload"
 
-Calls = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
-"""Services, and the targets that they all have."""
+Calls = tuple[tuple[tuple[str, ...], int], ...]
+"""Services, and as bits the targets that they all have."""
 
 
 def meaning(impact: Impact, colours: Colours) -> Iterator[str]:
@@ -36,7 +36,7 @@ def meaning(impact: Impact, colours: Colours) -> Iterator[str]:
     if not impact.turns and not impact.allowances and impact.whole:
         yield "It means the same: no call of a qube that is there is answered otherwise."
         return
-    lines = list(_calls(impact.turns, colours))
+    lines = list(_calls(impact, colours))
     yield from lines[:MOST_LINES]
     if len(lines) > MOST_LINES:
         yield colours.faint(f"  ... and {len(lines) - MOST_LINES} lines more")
@@ -46,30 +46,27 @@ def meaning(impact: Impact, colours: Colours) -> Iterator[str]:
         yield colours.odd("It speaks of more calls than were compared: there may be more of this.")
 
 
-def _calls(turns: Iterable[Turn], colours: Colours) -> Iterator[str]:
+def _calls(impact: Impact, colours: Colours) -> Iterator[str]:
     groups = defaultdict[tuple[str, Calls], list[str]](list)
-    for (source, head), calls in _by_source(turns).items():
+    for (source, head), calls in _by_source(impact.turns).items():
         groups[head, calls].append(source)
     for (head, calls), sources in groups.items():
         mark = colours.bad if "no longer" in head or "only if" in head else colours.good
         yield f"{colours.title(listed(sources))} {mark(head)}:"
         for services, targets in calls:
-            yield f"  {listed(services)} on {listed(targets)}"
+            names = impact.targets(targets, MOST_NAMES)
+            yield f"  {listed(services)} on {listed(names, targets.bit_count())}"
 
 
 def _by_source(turns: Iterable[Turn]) -> Mapping[tuple[str, str], Calls]:
-    found = defaultdict[tuple[str, str], defaultdict[str, list[str]]](lambda: defaultdict(list))
+    found = defaultdict[tuple[str, str], defaultdict[int, list[str]]](lambda: defaultdict(list))
     for turn in turns:
         head = _HEADS.get((turn.before, turn.after), _OTHERWISE)
-        found[turn.source, head][_service(turn)].append(turn.target)
-    return {key: _by_targets(services) for key, services in found.items()}
-
-
-def _by_targets(services: Mapping[str, Sequence[str]]) -> Calls:
-    joined = defaultdict[tuple[str, ...], list[str]](list)
-    for service, targets in services.items():
-        joined[tuple(targets)].append(service)
-    return tuple((tuple(services), targets) for targets, services in joined.items())
+        found[turn.source, head][turn.targets].append(_service(turn))
+    return {
+        key: tuple((tuple(services), targets) for targets, services in joined.items())
+        for key, joined in found.items()
+    }
 
 
 def _service(turn: Turn) -> str:
@@ -77,18 +74,27 @@ def _service(turn: Turn) -> str:
     return service if turn.argument == "+" else service + turn.argument
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names as a part of a sentence."""
-    if len(names) > MOST_NAMES:
-        return f"{', '.join(names[: MOST_NAMES - 1])} and {len(names) - MOST_NAMES + 1} others"
+def listed(names: Sequence[str], number: int | None = None) -> str:
+    """Names as a part of a sentence; ``number`` is how many there are, where these are the first."""
+    number = number or len(names)
+    if number > MOST_NAMES:
+        return f"{', '.join(names[: MOST_NAMES - 1])} and {number - MOST_NAMES + 1} others"
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _bounds(before: Allowance, after: Allowance) -> str:
     """The bounds that change, as ``!limit`` has them."""
     names = [name for name in Allowance.__slots__ if getattr(before, name) != getattr(after, name)]
-    old, new = (" ".join(f"{name}={_amount(name, one)}" for name in names) for one in (before, after))
-    return f"may have {new}; it was {old}"
+    return f"may have {_amounts(names, after)}; it was {_amounts(names, before)}"
+
+
+def amounts(allowance: Allowance) -> str:
+    """What an owner may have, as ``!limit`` says it; what has no bound is left out."""
+    return _amounts([name for name in Allowance.__slots__ if getattr(allowance, name) is not None], allowance)
+
+
+def _amounts(names: Iterable[str], allowance: Allowance) -> str:
+    return " ".join(f"{name}={_amount(name, allowance)}" for name in names)
 
 
 def _amount(name: str, allowance: Allowance) -> str:

@@ -30,7 +30,7 @@ def faults(
     files: Files, changes: Files, runtime: Files | None = None
 ) -> tuple[list[str], list[str], bool] | None:
     """What is wrong: kinds and places of the own errors, and of those elsewhere; whether all is framed."""
-    found = editing(files, runtime).faults(placed(changes))
+    found = editing(files, runtime).faults(placed(changes), may_close=False)
     if found is None:
         return None
     own, elsewhere = (
@@ -181,9 +181,14 @@ def test_the_owner_of_a_frame_is_told_of_its_own_lines_alone(content: str | byte
 
 
 def test_the_owner_of_a_frame_learns_nothing_of_who_needs_the_file() -> None:
-    found = editing(FRAMED).faults(placed({"include/team": None}))
+    found = editing(FRAMED).faults(placed({"include/team": None}), may_close=False)
     assert found is not None
     assert found.told == ()
+
+
+def test_a_frame_may_be_left_without_its_file_by_who_says_so() -> None:
+    """A rollback to the time before the file was written closes the frame, as it was then."""
+    assert editing(FRAMED).faults(placed({"include/team": None})) is None
 
 
 @pytest.mark.parametrize(
