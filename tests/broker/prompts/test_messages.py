@@ -191,7 +191,7 @@ def test_whatever_one_key_holds_what_is_taken_is_plain(key: str, content: Any) -
     except MessageError:
         return
     assert isinstance(found, Question)
-    for name in (found.source, found.service or '', *found.targets, *found.icons.values()):
+    for name in (found.source, found.service or "", *found.targets, *found.icons.values()):
         assert name.isascii()
         assert name.isprintable()
         assert not set(name) & set(" <>&\\")
