@@ -91,8 +91,10 @@ class AuditLog:
         self.flush()
 
     def refused(self, request: Request, verdict: Verdict) -> None:
-        """Record a call of the Admin API that ended at the qrexec daemon, by our word. One that was allowed
-        comes here and is recorded then; on other services the log of the daemon tells."""
+        """Record a call of the Admin API or about the policy that ended at the qrexec daemon, by our word.
+
+        One that was allowed comes here and is recorded then; on other services the log of the daemon tells.
+        """
         if not request.service.startswith(_ADMIN):
             return
         reason = verdict.reason

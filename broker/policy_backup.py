@@ -116,9 +116,9 @@ def narrowed(backup: Backup, frame: str) -> Backup:
 def changes(edits: PolicyEdits, backup: Backup) -> dict[str, bytes | None]:
     """What ``restore`` would change, by file; ``None`` for what it would take away."""
     record = backup.record
-    now = edits.record(record.frame).files
-    wanted = record.files
-    return {file: wanted.get(file) for file in sorted({*now, *wanted}) if now.get(file) != wanted.get(file)}
+    now, wanted = edits.files(), record.files
+    files = [record.frame] if record.frame else sorted({*now, *wanted})
+    return {file: wanted.get(file) for file in files if now.get(file) != wanted.get(file)}
 
 
 def write(record: Record, archive: BinaryIO, made: float) -> None:
@@ -239,11 +239,13 @@ def _checked_entry(untrusted_entry: Entry, frame: str) -> Entry:
 def _check_trees(record: Record) -> None:
     """See that all that the entries speak of is there, and nothing else."""
     known = record.all_contents()
+    trees = {token: json.loads(known[token]) for token in {entry.tree for entry in record.entries}}
     needed = set[str]()
     for entry in record.entries:
-        if entry.tree not in needed:
-            tree = _checked_tree(json.loads(known[entry.tree]), entry.frame)
-            needed |= {entry.tree, *tree.values()}
+        tree = _checked_tree(trees[entry.tree], entry.frame)
+        if any(tree.get(one.file) != one.after for one in entry.files):
+            raise ValueError("it tells of a change that cannot be")
+        needed |= {entry.tree, *tree.values()}
     if not record.contents.keys() <= needed <= known.keys():
         raise ValueError("what it holds is not what it tells of")
 

@@ -126,6 +126,11 @@ class PolicyEdits:
         with self._at_work():
             return self._store.read(self._store.real(file))
 
+    def files(self) -> dict[str, bytes]:
+        """All files that are edited, kept and backed up, as they are now."""
+        with self._at_work():
+            return self._store.contents()
+
     def check_place(self, file: str) -> None:
         """Raises ``BadPolicyPath`` where the name leads elsewhere."""
         self._store.real(file)
@@ -237,7 +242,7 @@ class PolicyEdits:
         with self._at_work():
             now = self._making.settled()
             files = [record.frame] if record.frame else [*record.files, *now]
-            changes = self._judged({file: record.files.get(file) for file in files}, now)
+            changes = self._judged(author, {file: record.files.get(file) for file in files}, now)
             brought = unknown(record.entries, self._history.entries())
             self._history.keep(record.all_contents().values())
             return self._making.make(author, changes, self._order(changes), now, why, brought)
@@ -276,11 +281,15 @@ class PolicyEdits:
         may_close: bool = True,
     ) -> Entry | None:
         """Judge a change and make it; ``before`` is what there is."""
-        changes = self._judged(contents, before, may_close)
+        changes = self._judged(author, contents, before, may_close)
         return self._making.make(author, changes, self._order(changes), before, why) if changes else None
 
     def _judged(
-        self, contents: FileContents, before: Mapping[str, bytes], may_close: bool = True
+        self,
+        author: Author,
+        contents: FileContents,
+        before: Mapping[str, bytes],
+        may_close: bool = True,
     ) -> FileContents:
         """What of a change is none yet. Raises ``BadPolicyPath``, ``PolicySyntaxError``."""
         for file in contents:
@@ -291,7 +300,7 @@ class PolicyEdits:
         check_bounds({file: content for file, content in after.items() if content is not None})
         faults = self._faults(changes, may_close) if changes else None
         if faults is not None:
-            raise refusal(faults, self._own)
+            raise refusal(faults, author, self._own)
         return changes
 
     def _order(self, changes: FileContents) -> list[str]:

@@ -135,6 +135,8 @@ class History:
             if whole < size:
                 os.ftruncate(descriptor, whole)
             log.write(lines)
+            if fresh:
+                os.fchmod(descriptor, _FILE_MODE)
             os.fsync(descriptor)
         if fresh:
             give(self._log, self._group)

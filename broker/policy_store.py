@@ -126,10 +126,13 @@ class PolicyStore:
             PolicyAdminError: there are too many.
         """
         found: dict[str, bytes] = {}
-        for folder in ("", INCLUDE):
-            for file in self._kept(folder):
-                with suppress(NoSuchPolicyFile, BadPolicyPath):
-                    found[file] = self.read(file)
+        left = MAX_TOTAL
+        for file in (*self._kept(""), *self._kept(INCLUDE)):
+            with suppress(NoSuchPolicyFile, BadPolicyPath):
+                found[file] = self.read(file)
+                left -= len(found[file])
+            if left < 0 or len(found) > MAX_FILES:
+                break
         check_bounds(found)
         return found
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from broker.authoring import files
+from broker.authoring.archives import backup, restore
 from broker.authoring.command_line import parser
 from broker.authoring.desk import desk_of, edits_of
 from broker.authoring.editing import edit_named
@@ -54,7 +55,10 @@ MAX_STATUS = 16 * 1024 * 1024
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Exit status 0: done, well formed, explained, in force; 1: refused, errors in the policy; 2: it is not
     to be had."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.command is not None and files.is_stock(options):
+        made.error("an option of the stock program and a command: one of them says what to do")
     carried_out(_COMMANDS[options.command], options, "qubes-policy")
 
 
@@ -203,18 +207,30 @@ def _rollback(options: argparse.Namespace, config: Config) -> int:
     return rollback(edits_of(config), options.entry, options.yes, previews)
 
 
+def _backup(options: argparse.Namespace, config: Config) -> int:
+    return backup(edits_of(config), options.archive, options.frame)
+
+
+def _restore(options: argparse.Namespace, config: Config) -> int:
+    previews = Previews(config, Colours.of(sys.stdout), options.system_info)
+    return restore(edits_of(config), options.archive, options.frame, options.yes, previews)
+
+
 _COMMANDS: Mapping[str | None, Command] = {
     None: lambda options, config: files.stock(options, desk_of(config)),
     "check": _check,
     "explain": _explain,
     "status": _status,
     "list": lambda options, config: files.names(desk_of(config), options.folder),
+    "include/": lambda options, config: files.names(desk_of(config), options.folder),
     "get": lambda options, config: files.get(desk_of(config), options.name, options.token),
     "set": _set,
     "remove": lambda options, config: files.remove(desk_of(config), options.name, options.token),
     "edit": edit_named,
     "history": _history,
     "rollback": _rollback,
+    "backup": _backup,
+    "restore": _restore,
 }
 
 if __name__ == "__main__":

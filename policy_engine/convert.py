@@ -202,6 +202,7 @@ class _Converting:
         self._before = before
         self._without = without
         self._old = [rule for rule in before if isinstance(rule, Rule) and rule not in known]
+        self._today: dict[str, list[tuple[tuple[str, float], AnyRule]]] = {}
         self._puts: dict[str, list[Put]] = {}
         # The empty service cannot be named in a rule of today.
         self.services = sorted({rule.service for rule in self._old} - {""})
@@ -259,11 +260,18 @@ class _Converting:
 
     def _after(self, service: str, puts: Iterable[Put], gone: str = "") -> list[AnyRule]:
         """The rules that apply to a service once these are in their places, and a file is gone."""
-        keyed: list[tuple[tuple[str, float], AnyRule]] = [
-            (root(rule), rule) for rule in self._without if applies(rule, service) and root(rule)[0] != gone
-        ]
+        keyed = [(key, rule) for key, rule in self._keyed(service) if key[0] != gone]
         keyed += [(place.key, rule) for place, rules in puts for rule in rules]
         return [rule for _, rule in sorted(keyed, key=lambda one: one[0])]
+
+    def _keyed(self, service: str) -> list[tuple[tuple[str, float], AnyRule]]:
+        """The rules of today that apply to a service, with where they came by."""
+        known = self._today.get(service)
+        if known is None:
+            known = self._today[service] = [
+                (root(rule), rule) for rule in self._without if applies(rule, service)
+            ]
+        return known
 
     def _can_replace(self, name: str) -> bool:
         """Whether nothing is decided differently without what a file says now."""

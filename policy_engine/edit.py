@@ -30,18 +30,13 @@ class Faults:
     Attributes:
         own: what is wrong in the files that it writes.
         elsewhere: what it breaks in other files.
-        framed: whether it writes framed files alone. Who does that need not know of the others, so
-            ``elsewhere`` is not for them.
+        framed: whether it writes framed files alone, as far as can be told. Who owns those need not know of
+            the others, so ``elsewhere`` is not for them.
     """
 
     own: tuple[PolicyError, ...]
     elsewhere: tuple[PolicyError, ...]
     framed: bool
-
-    @property
-    def told(self) -> tuple[PolicyError, ...]:
-        """What whoever makes the change may know of it."""
-        return self.own if self.framed else (*self.own, *self.elsewhere)
 
 
 class Editing:
@@ -78,16 +73,19 @@ class Editing:
         own = {str(error): error for error in unreadable}
         elsewhere: dict[str, PolicyError] = {}
         framed: set[str] = set()
+        ended = True
         for loader in self._loaders:
             self._overlay.changes = {}
             before = loader.examine()
             self._overlay.changes = changes
             after = loader.examine()
-            framed |= before.framed | after.framed
+            framed |= after.framed
+            ended = ended and after.ended
             passed_over = {
                 str(frame.error) for frame in after.closed if _may_be_closed(frame, changes, may_close)
             }
-            known = {str(error) for error in before.errors}
+            # What cannot be looked at to its end is not changed.
+            known = {str(error) for error in before.errors} if after.ended else set()
             for error in after.errors:
                 text = str(error)
                 if text in passed_over:
@@ -98,7 +96,7 @@ class Editing:
                     elsewhere[text] = error
         if not own and not elsewhere:
             return None
-        return Faults(tuple(own.values()), tuple(elsewhere.values()), framed >= changes.keys())
+        return Faults(tuple(own.values()), tuple(elsewhere.values()), not ended or framed >= changes.keys())
 
     def loads(self, changes: Changes, may_close: bool = True) -> bool:
         """Whether the policy loads with these changes, and no frame is closed but those that have no file.

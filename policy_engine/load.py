@@ -29,11 +29,13 @@ class Examination:
         closed: the frames of missing files, and of those that are beyond a bound; of what is wrong within the
             lines of others ``errors`` tells alone.
         framed: the files that a frame asks for, links resolved.
+        ended: whether all was looked at; a bound ends the examination.
     """
 
     errors: tuple[PolicyError, ...]
     closed: tuple[ClosedFrame, ...]
     framed: frozenset[str]
+    ended: bool
 
 
 class Loader:
@@ -104,11 +106,13 @@ class Loader:
             found.setdefault(str(error), error)
 
         loading = self._loading({}, note, note)
+        ended = True
         try:
             loading.top_level(self._directories)
         except PolicyError as error:  # a bound was reached, and there is no going on
             note(error)
-        return Examination(tuple(found.values()), tuple(loading.closed), loading.framed)
+            ended = False
+        return Examination(tuple(found.values()), tuple(loading.closed), loading.framed, ended)
 
     def _loading(self, known: dict[Origin, Reading], refuse: Refuse, tell: Refuse) -> Loading:
         return Loading(self._source, self._legacy, self._fields, known, refuse, tell, self._catalogue)

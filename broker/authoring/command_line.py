@@ -48,6 +48,7 @@ examples:
   qubes-policy status                            who decides, and by what?
   qubes-policy history
   qubes-policy rollback 12
+  qubes-policy backup /mnt/usb/policy.tar
   qubes-policy -l include/                       the stock way to list
 
 see also:
@@ -92,6 +93,9 @@ wrong with the files and where it is asked, and waits five seconds at most.
 _LIST = """\
 List the files of the policy, or those in the folder of included files.
 """
+_INCLUDED = """\
+List the files in the folder of included files, as the stock program does.
+"""
 _GET = """\
 Print a file; with --token the line that tells this content from others first.
 """
@@ -130,6 +134,28 @@ Show who changed which file when, or what one entry changed.
 
 What was changed without this program, or the calls, is entered when it is
 noticed.
+"""
+_BACKUP = """\
+Write the policy and its history to a file.
+
+The file is a plain tar, which is written whole or not at all. With --frame it is
+of one included file and its changes alone, for whoever owns that frame.
+"""
+_BACKUP_EXAMPLES = """\
+examples:
+  qubes-policy backup /mnt/usb/policy.tar
+  qubes-policy backup --frame team-a team-a.tar
+"""
+_RESTORE = """\
+Make the policy, or one included file, what it is in a backup.
+
+It shows what changes, as edit does, and asks. It is one entry of the history,
+and the entries of the backup that are not known here come before it.
+"""
+_RESTORE_EXAMPLES = """\
+examples:
+  qubes-policy restore /mnt/usb/policy.tar
+  qubes-policy restore --frame team-a /mnt/usb/policy.tar
 """
 _ROLLBACK = """\
 Make the policy what it was after an entry of the history.
@@ -241,6 +267,8 @@ def _add_files(command: Command) -> None:
     several.add_argument(
         "folder", nargs="?", default="", choices=["", "include/"], metavar="include/", help="the folder"
     )
+    included = command("include/", help="list the included files", description=_INCLUDED)
+    included.set_defaults(folder="include/")
     get = command("get", help="print a file", description=_GET)
     get.add_argument("name", metavar="NAME", help="the file, such as 30-user or include/team-a")
     get.add_argument("--token", action="store_true", help="print the token before the content")
@@ -287,3 +315,21 @@ def _add_keeping(command: Command) -> None:
     rollback = command("rollback", help="go back to an entry", description=_ROLLBACK)
     rollback.add_argument("entry", type=int, metavar="N", help="the entry after which it was as it shall be")
     add_preview(rollback, "do not ask")
+    backup = command(
+        "backup", help="write policy and history to a file", description=_BACKUP, epilog=_BACKUP_EXAMPLES
+    )
+    backup.add_argument("archive", type=Path, metavar="FILE", help="the file, replaced if it is there")
+    _add_frame(backup)
+    restore = command("restore", help="take them from there", description=_RESTORE, epilog=_RESTORE_EXAMPLES)
+    restore.add_argument("archive", type=Path, metavar="FILE", help="the backup")
+    _add_frame(restore)
+    add_preview(restore, "do not ask")
+
+
+def _add_frame(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--frame",
+        default="",
+        metavar="NAME",
+        help="one included file alone, such as team-a (default: the whole policy)",
+    )

@@ -6,9 +6,11 @@ import os
 import pwd
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import Protocol
 
 from broker.described import ToolError
+from broker.places import STATUS_SOCKET
 from broker.policy_edits import NEW_TOKEN, PolicyEdits, places_of
 from broker.policy_entry import Author
 from broker.policy_names import INCLUDE, SUFFIX
@@ -44,14 +46,20 @@ class Desk(Protocol):
 
 def desk_of(config: Config) -> Desk:
     """The files of this dom0; in a qube, which has none, those of dom0."""
-    return OverCalls() if is_qube(config) else InPlace(PolicyEdits(places_of(config)))
+    return OverCalls() if is_qube(config) else InPlace(edits_of(config))
 
 
 def edits_of(config: Config) -> PolicyEdits:
     """The verbs that dom0 alone has. Raises ``ToolError`` in a qube."""
     if is_qube(config):
         raise ToolError("this is in dom0: run it there")
-    return PolicyEdits(places_of(config))
+    return PolicyEdits(replace(places_of(config), enforced=is_enforced(config)))
+
+
+def is_enforced(config: Config) -> bool:
+    """Whether all who decide by the policy here carry the Admin API's calls out themselves; so does qubesd,
+    but not ``qrexec-policy-daemon``, which refuses rules that it could not hold anybody to."""
+    return not config.policy_socket.with_name(STATUS_SOCKET).is_socket()
 
 
 def is_qube(config: Config) -> bool:

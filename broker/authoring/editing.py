@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from broker.policy_names import file_named, shown
 from qubesd.config import Config
 from qubesd.errors import PolicySyntaxError, PolicyTokenError
 
-_AGAIN, _KEEP = "e", "x"
+_AGAIN, _KEEP, _DONE = "e", "x", ""
 _CHOICES = {
     _AGAIN: "edit again",
     QUIT: "quit and change nothing",
@@ -53,32 +54,44 @@ def edit(desk: Desk, file: str, previews: Previews, yes: bool = False) -> int:
     draft.write_bytes(before)
     kept = False
     try:
-        while True:
-            _run_editor(draft)
-            content = draft.read_bytes()
-            if content == before:
-                print(f"{shown(file)}: nothing was changed")
-                return 0
-            answer = _judged(desk, file, before, content, previews, yes)
-            if answer not in _CHOICES:
-                try:
-                    desk.replace(file, token, content)
-                except PolicySyntaxError as error:
-                    print(error)
-                    answer = choose(_CHOICES)
-                except PolicyTokenError:
-                    print(f"{shown(file)}: somebody else has changed it meanwhile, so it is left as it is")
-                    answer = _KEEP
-                else:
-                    return 0
-            if answer != _AGAIN:
-                kept = answer == _KEEP
-                break
+        answer = _edited(desk, file, token, draft, previews, yes)
+        kept = answer == _KEEP
+    except BaseException:
+        # Whatever went wrong, what somebody has written is theirs.
+        kept = draft.read_bytes() != before
+        raise
     finally:
-        if not kept:
+        if kept:
+            print(f"{shown(file)}: what was written is in {draft}")
+        else:
             shutil.rmtree(folder)
-    print(f"{shown(file)}: not changed" + (f"; what was written is in {draft}" if kept else ""))
+    if answer == _DONE:
+        return 0
+    print(f"{shown(file)}: not changed")
     return 1
+
+
+def _edited(desk: Desk, file: str, token: str, draft: Path, previews: Previews, yes: bool) -> str:
+    """Edit a draft until it is in force (``_DONE``), or given up."""
+    before = draft.read_bytes()
+    while True:
+        _run_editor(draft)
+        content = draft.read_bytes()
+        if content == before:
+            print(f"{shown(file)}: nothing was changed")
+            return _DONE
+        answer = _judged(desk, file, before, content, previews, yes)
+        if answer == _DONE:
+            try:
+                desk.replace(file, token, content)
+            except PolicySyntaxError as error:
+                print(error)
+                answer = choose(_CHOICES)
+            except PolicyTokenError:
+                print(f"{shown(file)}: somebody else has changed it meanwhile, so it is left as it is")
+                answer = _KEEP
+        if answer != _AGAIN:
+            return answer
 
 
 def _judged(desk: Desk, file: str, before: bytes, content: bytes, previews: Previews, yes: bool) -> str:
@@ -95,16 +108,21 @@ def _judged(desk: Desk, file: str, before: bytes, content: bytes, previews: Prev
         preview = previews.of_text(there, changes)
     show(preview)
     if yes and not preview.warnings:
-        return ""
-    return choose({consent(preview): "put it into force", **_CHOICES})
+        return _DONE
+    answer = choose({consent(preview): "put it into force", **_CHOICES})
+    return _DONE if answer == consent(preview) else answer
 
 
 def _run_editor(draft: Path) -> None:
     words = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     sys.stdout.flush()
+    # Ctrl-C is for the editor, which has its own way with it.
+    ours = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         done = subprocess.run([*words, draft], check=False)
     except OSError as error:
         raise ToolError(f"{words[0]}: {error.strerror}; name an editor in $VISUAL") from error
+    finally:
+        signal.signal(signal.SIGINT, ours)
     if done.returncode != 0:
-        raise ToolError(f"{words[0]} failed with status {done.returncode}, and nothing was changed")
+        raise ToolError(f"{words[0]} failed with status {done.returncode}")

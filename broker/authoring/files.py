@@ -12,6 +12,11 @@ from broker.policy_names import INCLUDE, file_named
 from qubesd.errors import BadPolicyName, NoSuchPolicyFile
 
 
+def is_stock(options: argparse.Namespace) -> bool:
+    """Whether an option of the stock program says what to do."""
+    return any(one is not None for one in (options.list, options.get, options.replace, options.remove))
+
+
 def stock(options: argparse.Namespace, desk: Desk) -> int:
     """What the options of the stock program ask for; without one, the list."""
     if options.get is not None:

@@ -13,6 +13,7 @@ from broker.colour import Colours
 from broker.described import ToolError
 from broker.policy_edits import PolicyEdits
 from broker.policy_entry import Entry, FileChange
+from broker.policy_making import FileContents
 from broker.policy_names import shown
 from broker.policy_report import harmless, table
 from qubesd.errors import PolicyAdminError
@@ -59,6 +60,20 @@ def rollback(edits: PolicyEdits, number: int, yes: bool, previews: Previews) -> 
     if not changes:
         print(f"the policy is as it was after entry {number}")
         return 0
+    if not is_wanted(edits, changes, yes, previews):
+        return 1
+    if edits.way_back(number) != changes:
+        raise ToolError("somebody else has changed the policy meanwhile, so nothing was changed; look again")
+    edits.rollback(author(), number)
+    return 0
+
+
+def is_wanted(edits: PolicyEdits, changes: FileContents, yes: bool, previews: Previews) -> bool:
+    """Show what changes would do, and ask; with ``yes`` nobody is asked.
+
+    Raises:
+        PolicyAdminError: the policy would not be whole.
+    """
     faults = edits.faults(changes)
     if faults is not None:
         for line in previews.faults(faults, changes):
@@ -69,11 +84,8 @@ def rollback(edits: PolicyEdits, number: int, yes: bool, previews: Previews) -> 
     show(preview)
     if not yes and choose({consent(preview): "put it into force", QUIT: "quit"}) == QUIT:
         print("nothing was changed")
-        return 1
-    if edits.way_back(number) != changes:
-        raise ToolError("somebody else has changed the policy meanwhile, so nothing was changed; look again")
-    edits.rollback(author(), number)
-    return 0
+        return False
+    return True
 
 
 def document(entry: Entry) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from broker.catalogue import catalogue
 from broker.described import ToolError
-from broker.entries import ENTRIES
 from policy_engine import Kind, Particulars, Request
 from policy_engine.catalogue import SINGLE, Value
 
@@ -19,7 +19,7 @@ def particulars_of(words: Sequence[str], request: Request) -> Particulars:
     Raises:
         ToolError: it is no payload that a rule could look at.
     """
-    entry = ENTRIES.get(request.service)
+    entry = catalogue(enforced=True).entries.get(request.service)
     kinds = None if entry is None else entry.form(request.argument[1:])
     called = request.service if request.argument == "+" else request.service + request.argument
     if not kinds:

@@ -6,8 +6,10 @@ import difflib
 import pwd
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from broker.authoring.desk import is_enforced
 from broker.authoring.lockout import lockouts
 from broker.authoring.meaning import meaning
 from broker.catalogue import catalogue
@@ -43,7 +45,7 @@ class Previews:
         self._colours = colours
         self._system_info = system_info
         self._directory = config.policy_dir.resolve()
-        self._catalogue = catalogue(enforced=True)
+        self._known = partial(catalogue, is_enforced(config))
 
     def of(self, before: Mapping[str, bytes], changes: FileContents) -> Preview:
         """The preview of changes that are well formed; ``before`` has the files that are there now."""
@@ -81,14 +83,14 @@ class Previews:
         except ToolError as error:
             notes = [f"What it means for the qubes cannot be told: {error}"]
         users = {qube: _user(uid) for uid, qube in self._config.users}
-        found = impact(before, after, world, self._catalogue, users)
-        warnings = list(lockouts(before, after, world, found, self._catalogue, users))
+        found = impact(before, after, world, self._known(), users)
+        warnings = list(lockouts(before, after, world, found, self._known(), users))
         return [*notes, *([] if notes else meaning(found, self._colours))], warnings
 
     def _loaded(self, changes: FileContents) -> Policy:
         directories = str(self._config.policy_runtime), str(self._directory)
         source = self._overlay(changes)
-        return Loader(source, directories, str(self._config.policy_legacy), lambda: self._catalogue).load()
+        return Loader(source, directories, str(self._config.policy_legacy), self._known).load()
 
     def _overlay(self, changes: FileContents) -> Overlay:
         source = Overlay(DirectorySource())

@@ -9,6 +9,8 @@ from broker.authoring.preview import Preview
 QUIT = "q"
 """The answer of nobody, too."""
 
+_SHORT, _WHOLE = "y", "yes"
+
 
 def choose(answers: Mapping[str, str]) -> str:
     """One of the words, which are told with what they do; ``QUIT`` where nobody answers any more."""
@@ -19,6 +21,8 @@ def choose(answers: Mapping[str, str]) -> str:
         except EOFError:
             print()
             return QUIT
+        if answer == _WHOLE and _SHORT in answers:
+            answer = _SHORT
         if answer in answers:
             return answer
 
@@ -35,4 +39,4 @@ def show(preview: Preview) -> None:
 
 def consent(preview: Preview) -> str:
     """The word that puts a change into force: one that is not typed by mistake where there is a warning."""
-    return "yes" if preview.warnings else "y"
+    return _WHOLE if preview.warnings else _SHORT

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.policy_admin import answer
+from broker.policy_entry import Author
 from broker.policy_names import LONGEST
 from broker.policy_store import token_of
 from qubesd.errors import (
@@ -138,10 +139,17 @@ def test_the_owner_of_a_frame_is_told_of_its_own_file_alone(desk: Desk) -> None:
     assert ask(desk, "policy.include.Replace+team", b"new\n!dialect delegation-1\n") == b""
     for verb, payload in (("Replace", b"any\n!dialect delegation-1\n* * * * alow\n"), ("Remove", b"any")):
         with pytest.raises(PolicySyntaxError) as caught:
-            answer(desk.edits, ME, f"policy.include.{verb}", "team", payload)
+            answer(desk.edits, Author("owner"), f"policy.include.{verb}", "team", payload)
         assert all(
             line.startswith(("include/team:2:", "the rest of")) for line in str(caught.value).split("\n")
         )
+
+
+def test_dom0_is_told_what_needs_a_framed_file(desk: Desk) -> None:
+    desk.write("50-frame.policy", FRAME)
+    answer(desk.edits, ME, "policy.include.Replace", "team", b"new\n!dialect delegation-1\n")
+    with pytest.raises(PolicySyntaxError, match=r"^50-frame\.policy:2: column \d+: expected a file"):
+        answer(desk.edits, ME, "policy.include.Remove", "team", b"any")
 
 
 def test_a_file_beyond_the_directory_is_told_by_its_path(desk: Desk) -> None:

@@ -217,6 +217,7 @@ def test_the_frame_of_the_hostile_ones_is_good(tmp_path: Path) -> None:
         pytest.param(lambda entry: replace(entry, time=-1.0), id="time"),
         pytest.param(lambda entry: replace(entry, files=(FileChange("../x", None, None),)), id="file"),
         pytest.param(lambda entry: replace(entry, files=(FileChange("include/x", "1", None),)), id="token"),
+        pytest.param(lambda entry: replace(entry, files=(FileChange("include/x", None, USER),)), id="other"),
         pytest.param(lambda entry: replace(entry, tree=USER), id="tree"),
         pytest.param(lambda entry: replace(entry, tree="sha256:" + "0" * 64), id="lost-tree"),
         pytest.param(lambda entry: replace(entry, frame="include/x"), id="frame"),

@@ -165,7 +165,7 @@ EDITS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(EDITS)
 def test_any_edits_leave_a_policy_that_loads_and_a_history_that_replays(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, dict[str, str | None], int]]

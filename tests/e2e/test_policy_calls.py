@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +17,12 @@ import pytest
 
 from broker.client import call
 from broker.policy_edits import PolicyEdits, places_of
+from broker.policy_entry import NOBODY, entry_of
 from broker.policy_store import token_of
 from broker.wire import Failure, FramingError
 from qubesd.config import rooted
+from tests.broker import other_user
+from tests.broker.policy_rig import exchange, lines
 from tests.broker.rig import PATIENCE, Daemon, answer, serving
 
 DIALECT = "!dialect delegation-1\n"
@@ -26,12 +32,13 @@ policy.include.Get|policy.include.Replace|policy.include.Remove +team-a @tag:tea
 @write:global * writer @adminvm allow
 admin.vm.feature.Set|admin.vm.feature.Get * @tag:team-a @tag:team-a !include include/team-a
 """
+USER = 61_011
 TEAM = f"{DIALECT}admin.vm.feature.Set * ann web allow\n"
 
 
 @pytest.fixture(scope="module", name="daemon")
 def fixture_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with serving(tmp_path_factory.mktemp("policy"), POLICY) as daemon:
+    with serving(tmp_path_factory.mktemp("policy"), POLICY, f'[users]\n{USER} = "ann"\n') as daemon:
         daemon.create("ann", "web", "stranger", "reader", "writer", tags={"ann": "team-a", "web": "team-a"})
         yield daemon
 
@@ -167,6 +174,72 @@ def test_calls_are_answered_while_an_edit_waits(daemon: Daemon, ann: Path) -> No
         os.close(descriptor)
     waiting.join(PATIENCE)
     assert done.is_set()
+
+
+def test_who_floods_the_policy_with_edits_waits_for_itself(daemon: Daemon, ann: Path) -> None:
+    """Whatever else it has asked for, a caller has one edit in line before those of others."""
+    lock = os.open(daemon.root / "etc/qubes/policy.d", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    begun = len(edits_made(daemon))
+    writer = daemon.channel("writer")
+    asked = [
+        threading.Thread(target=answer, args=(ann, "policy.include.Replace", "dom0", "team-a", flood(number)))
+        for number in range(8)
+    ]
+    asked.append(
+        threading.Thread(target=answer, args=(writer, "policy.Replace", "dom0", "20-more", b"any\n"))
+    )
+    try:
+        for thread in asked:
+            thread.start()
+            # What was sent before has been taken when a later call is answered.
+            call(daemon.socket, "admin.vm.List", "ann")
+    finally:
+        os.close(lock)
+    for thread in asked:
+        thread.join(PATIENCE)
+    call(writer, "policy.Remove", argument="20-more", payload=b"any")
+    made = edits_made(daemon)[begun:]
+    assert sorted(made) == ["ann"] * 8 + ["writer"] * 2
+    assert made.index("writer") <= 1
+
+
+def flood(number: int) -> bytes:
+    return b"any\n" + DIALECT.encode() + b"# %d\n" % number
+
+
+def edits_made(daemon: Daemon) -> list[str]:
+    """Whose, in order."""
+    log = (daemon.root / "var/lib/qubes/policy-history/log").read_bytes().splitlines()
+    return [str(author) for line in log if (author := entry_of(line).author) != NOBODY]
+
+
+def test_a_user_that_is_mapped_to_the_owner_edits_its_frame(daemon: Daemon, ann: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not root: no second user to call as")
+    for path, mode in ((daemon.root.parent, 0o755), (daemon.root, 0o755), (daemon.root / "run", 0o755)):
+        path.chmod(mode)
+    request = b"policy.include.Replace+team-a dom0 name dom0\0any\n" + DIALECT.encode()
+    command = [sys.executable, other_user.__file__, str(daemon.root / "run"), "user.sock", str(USER)]
+    found = subprocess.run(command, input=request, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
+    assert found.stdout == b"0\0"
+    assert edits_made(daemon)[-1] == "ann"
+
+
+def test_the_qrexec_daemon_is_told_to_run_the_program_in_dom0(daemon: Daemon) -> None:
+    """Where the call comes by qrexec, the policy is asked over its own socket."""
+    answered = [
+        asyncio.run(exchange(daemon.root / "run/qubes/policy.sock", lines(*question), end=False))
+        for question in (
+            ("ann", "dom0", "policy.include.Replace+team-a"),
+            ("ann", "dom0", "policy.include.Replace+team-b"),
+            ("stranger", "dom0", "policy.List+"),
+        )
+    ]
+    assert {b"result=allow", b"target=dom0"} <= set(answered[0].split(b"\n"))
+    assert answered[1:] == [b"result=deny", b"result=deny"]
+    records = [json.loads(line) for line in daemon.audit().splitlines()][-2:]
+    assert [record["service"] for record in records] == ["policy.include.Replace", "policy.List"]
 
 
 def test_a_payload_that_the_wire_does_not_take_changes_nothing(daemon: Daemon, ann: Path) -> None:

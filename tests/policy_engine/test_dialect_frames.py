@@ -158,6 +158,8 @@ def test_an_error_closes_the_frame_and_nothing_else(content: str | bytes | None)
     policy = loader(files).load()
     assert len(policy.warnings) == 1
     assert policy.warnings[0].endswith(f"the frame of {CONFIGURED}/1.policy:2 is closed")
+    (closed,) = policy.closed
+    assert (closed.path, closed.missing) == (f"{CONFIGURED}/include/team", content is None)
     for target in ("b", "uuid:b-id", "@dispvm:dvm", "@dispvm"):
         denied = decide(policy, Request.of("s.A+x", "a", target), WORLD)
         assert isinstance(denied, Denied)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from policy_engine import CONFIGURED, MAX_FILE, RUNTIME, Editing, MemorySource
-from policy_engine.loading import MAX_FRAMED_FILE, MAX_FRAMED_RULES
+from policy_engine.loading import MAX_DEPTH, MAX_FRAMED_FILE, MAX_FRAMED_RULES
 from tests.policy_engine.catalogue import carried_out
 
 DIALECT = "!dialect delegation-1\n"
@@ -173,17 +173,27 @@ def test_the_owner_of_a_frame_is_told_of_its_own_lines_alone(content: str | byte
         found = editing({**others, "include/team": DIALECT}).faults(placed({"include/team": content}))
         assert found is not None
         assert found.framed
-        assert found.told == found.own
-        told.append([str(error) for error in found.told])
+        assert found.elsewhere == ()
+        told.append([str(error) for error in found.own])
     assert told[0]
     assert told[0] == told[1] == told[2]
     assert "secret" not in str(told)
 
 
-def test_the_owner_of_a_frame_learns_nothing_of_who_needs_the_file() -> None:
+def test_what_needs_a_framed_file_is_not_in_it() -> None:
     found = editing(FRAMED).faults(placed({"include/team": None}), may_close=False)
     assert found is not None
-    assert found.told == ()
+    assert (found.own, found.framed) == ((), True)
+
+
+def test_a_policy_that_cannot_be_looked_at_to_its_end_is_not_changed() -> None:
+    """A bound ends the reading before the frame is come to; the file may be framed, and counts as such."""
+    deep = {f"include/{depth}": f"!include include/{depth + 1}\n" for depth in range(MAX_DEPTH)}
+    files = {"0.policy": "!include include/0\n", **deep, f"include/{MAX_DEPTH}": "", **FRAMED}
+    found = editing(files).faults(placed({"include/team": DIALECT}))
+    assert found is not None
+    assert (found.own, found.framed) == ((), True)
+    assert editing(files).faults(placed({"0.policy": ""})) is None
 
 
 def test_a_frame_may_be_left_without_its_file_by_who_says_so() -> None:

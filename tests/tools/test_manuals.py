@@ -136,7 +136,7 @@ def test_a_page_is_made_of_its_parser() -> None:
     either.add_argument("-y", choices=["a", "b"], default="a", help="a y (default: %(default)s)")
     parser.add_argument("--hidden", help=argparse.SUPPRESS)
     parser.add_argument("--needed", required=True, metavar="N", help="an n")
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers()
     go = commands.add_parser("go", help="go", description="Go there.", aliases=["walk"])
     go.add_argument("places", nargs="*", metavar="PLACE", help="where")
     assert roff(page_of(parser), "ours 1").splitlines()[1:] == [
@@ -144,8 +144,9 @@ def test_a_page_is_made_of_its_parser() -> None:
         *(".nr HY 0", ".nh", ".ad l"),
         *(".SH NAME", r"try \- try a thing"),
         *(".SH SYNOPSIS", ".PP"),
-        r"\fBtry\fR [\fB\-x\fR | \fB\-y\fR {\fBa\fR | \fBb\fR}] \fB\-\-needed\fR \fIN\fR "
-        r"\fBgo\fR [\fIPLACE\fR ...]",
+        r"\fBtry\fR [OPTIONS] \fBgo\fR [\fIPLACE\fR ...]",
+        ".PP",
+        r"\fBtry\fR [\fB\-x\fR | \fB\-y\fR {\fBa\fR | \fBb\fR}] \fB\-\-needed\fR \fIN\fR",
         *(".SH DESCRIPTION", ".PP"),
         r"\&.it begins with a dot, and \(aqthis\(aq has \e in it: see \fBman(1)\fR.",
         ".SH OPTIONS",

@@ -103,7 +103,10 @@ def _synopsis(parser: argparse.ArgumentParser) -> Iterator[Paragraph]:
     common = _usage(parser)
     for command in _subparsers(parser):
         own = command.prog.rpartition(" ")[2]
-        yield Paragraph((*common, Word(" "), *literal(own), *_usage(command, named=False)))
+        options = (Word(" [OPTIONS]"),) if _switches(parser) else ()
+        yield Paragraph(
+            (*literal(parser.prog), *options, Word(" "), *literal(own), *_usage(command, named=False))
+        )
     if not any(
         isinstance(action, argparse._SubParsersAction) and action.required for action in parser._actions
     ):
@@ -153,8 +156,7 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[Block]:
         yield from _arguments(command)
         yield from _options(command)
         for section in _epilog(command):
-            if section.title != "EXAMPLES":
-                yield Paragraph(line(f"{section.title.capitalize()}:"))
+            yield Paragraph(line(f"{section.title.capitalize()}:"))
             yield from section.blocks
 
 

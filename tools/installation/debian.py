@@ -60,7 +60,7 @@ class Package:
 
 POLICY_PACKAGE = Package(
     POLICY,
-    "python3 (>= 3.11), python3-lark, python3-pyinotify",
+    "python3 (>= 3.11), python3-lark, python3-lxml, python3-pyinotify",
     "Qubes policy decisions, beside the stock policy daemon or instead of it",
     (
         (
@@ -88,7 +88,7 @@ find "$DPKG_ROOT{PROGRAM}/python" -name __pycache__ -prune -exec rm -r {{}} +
 )
 WHOLE_PACKAGE = Package(
     WHOLE,
-    f"{POLICY} (= {{version}}), python3-lxml, python3-libvirt, adduser",
+    f"{POLICY} (= {{version}}), python3-libvirt, adduser",
     "Qubes OS Admin API, policy first: qubesd and its default policy",
     (
         (

@@ -19,11 +19,12 @@ DENY = "* * * * deny\n"
     ("drafts", "answers", "status", "left", "said"),
     [
         pytest.param([GRANT], "y\n", 0, GRANT, "mgmt may now call:\n  admin.vm.Start on work\n", id="good"),
+        pytest.param([GRANT], "yes\n", 0, GRANT, "mgmt may now call", id="the-whole-word"),
         pytest.param([GRANT], "Y \n", 0, GRANT, "+admin.vm.Start * mgmt work allow", id="as-people-type"),
         pytest.param([""], "", 0, None, "30-user: nothing was changed\n", id="nothing-written"),
         pytest.param([GRANT], "q\n", 1, None, "30-user: not changed\n", id="given-up"),
         pytest.param([GRANT], "", 1, None, "30-user: not changed\n", id="nobody-answers"),
-        pytest.param([GRANT], "yes\nn\nq\n", 1, None, "30-user: not changed\n", id="no-answer-is-no-answer"),
+        pytest.param([GRANT], "n\n\nq\n", 1, None, "30-user: not changed\n", id="no-answer-is-no-answer"),
         pytest.param(
             [BROKEN],
             "y\nq\n",
@@ -53,9 +54,9 @@ def test_what_was_written_can_be_kept_beside(desk: Desk) -> None:
     desk.drafts(BROKEN)
     status, out, _ = desk.edits("x\n")
     assert status == 1
-    place = out.rpartition("what was written is in ")[2].strip()
-    assert (desk.root / place).read_text() == BROKEN
-    assert (desk.root / place).parent.stat().st_mode & 0o777 == 0o700
+    place = desk.root / out.rpartition("what was written is in ")[2].splitlines()[0]
+    assert place.read_text() == BROKEN
+    assert place.parent.stat().st_mode & 0o777 == 0o700
     assert not desk.path("_30-user").exists()
 
 
@@ -75,7 +76,8 @@ def test_what_somebody_else_writes_meanwhile_is_not_overwritten(desk: Desk) -> N
     status, out, _ = desk.edits("y\n")
     assert (status, desk.path("_30-user").read_text()) == (1, "# theirs\n")
     assert "somebody else has changed it meanwhile" in out
-    assert (desk.root / out.rpartition("what was written is in ")[2].strip()).read_text() == GRANT
+    place = out.rpartition("what was written is in ")[2].splitlines()[0]
+    assert (desk.root / place).read_text() == GRANT
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,15 @@ def test_who_is_locked_out_is_warned_of(desk: Desk, answers: str, arguments: lis
     assert desk.path("_00-oops").exists() == (status == 0)
 
 
+def test_what_was_written_is_not_lost_where_something_goes_wrong(desk: Desk) -> None:
+    desk.drafts(GRANT)
+    script = desk.root / "editor"
+    script.write_text(script.read_text().replace("exit", "exit 3"))
+    status, out, err = desk.edits("")
+    assert (status, err) == (2, "qubes-policy: editor failed with status 3\n")
+    assert (desk.root / out.rpartition("what was written is in ")[2].strip()).read_text() == GRANT
+
+
 def test_yes_needs_no_answer(desk: Desk) -> None:
     desk.drafts(GRANT)
     assert desk.edits("", "--yes")[0] == 0
@@ -128,7 +139,7 @@ def test_without_qubes_to_speak_of_it_can_be_edited(desk: Desk) -> None:
     ("editor_", "said"),
     [
         pytest.param("/nonexistent -x", "No such file or directory; name an editor in $VISUAL", id="missing"),
-        pytest.param("false", "false failed with status 1, and nothing was changed", id="fails"),
+        pytest.param("false", "false failed with status 1", id="fails"),
     ],
 )
 def test_an_editor_that_does_not_work_is_told_of(desk: Desk, editor_: str, said: str) -> None:

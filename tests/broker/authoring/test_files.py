@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.broker.authoring.typing_rig import GRANT, Desk, fixture_desk
@@ -15,6 +17,7 @@ __all__ = ["fixture_desk"]
         pytest.param([], "20-a\n30-b\n", id="the-list-is-the-default"),
         pytest.param(["-l"], "20-a\n30-b\n", id="stock-list"),
         pytest.param(["-l", "include/"], "team\n", id="stock-list-of-included"),
+        pytest.param(["include/"], "team\n", id="stock-included-without-an-option"),
         pytest.param(["--list"], "20-a\n30-b\n", id="stock-list-long"),
         pytest.param(["list"], "20-a\n30-b\n", id="list"),
         pytest.param(["list", "include/"], "team\n", id="list-of-included"),
@@ -54,6 +57,18 @@ def test_a_file_is_set_from_another_one_if_it_is_still_what_it_was(desk: Desk) -
     assert (status, err) == (1, "qubes-policy: the file was changed meanwhile: get it again\n")
 
 
+def test_what_a_daemon_beside_a_stock_qubesd_would_refuse_is_refused(desk: Desk) -> None:
+    limited = "!dialect delegation-1\n!limit mgmt qubes=1\n"
+    assert desk.types(limited, "set", "30-b")[0] == 0
+    (desk.root / "run/qubes").mkdir(exist_ok=True)
+    desk.patch.chdir(desk.root)
+    with socket.socket(socket.AF_UNIX) as telling:
+        telling.bind("run/qubes/policy-status.sock")
+        status, _, err = desk.types(limited + "\n", "set", "30-b")
+    assert status == 1
+    assert "30-b.policy:2: column 1: " in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "content", "status", "said"),
     [
@@ -64,6 +79,7 @@ def test_a_file_is_set_from_another_one_if_it_is_still_what_it_was(desk: Desk) -
         pytest.param(["-l", "30-b"], "", 1, "the list is of all files", id="bad-list"),
         pytest.param(["remove", "include/team"], "", 1, "30-a.policy:1: column", id="still-included"),
         pytest.param(["set", "30-b", "--if", "x"], GRANT, 1, "expected a token", id="bad-token"),
+        pytest.param(["-g", "30-a", "check"], "", 2, "one of them says what to do", id="two-things"),
         pytest.param(["set", "30-b", "--from", "/nonexistent"], "", 2, "No such file", id="unreadable"),
     ],
 )
@@ -71,7 +87,7 @@ def test_what_is_refused(desk: Desk, arguments: list[str], content: str, status:
     desk.write(**{"_30-a": "!include include/team\n", "include_team": "# team\n"})
     found, out, err = desk.types(content, *arguments)
     assert (found, out) == (status, "")
-    assert err.startswith("qubes-policy: ")
+    assert err.startswith(("qubes-policy: ", "usage: "))
     assert said in err
     assert {path.name for path in (desk.root / "etc/qubes/policy.d").rglob("*")} == {
         *("30-a.policy", "include", "team")
