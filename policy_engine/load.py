@@ -105,7 +105,8 @@ class Loader:
         def note(error: PolicyError) -> None:
             found.setdefault(str(error), error)
 
-        loading = self._loading({}, note, note)
+        # What is known was read without an error.
+        loading = self._loading(self._known, note, note)
         ended = True
         try:
             loading.top_level(self._directories)

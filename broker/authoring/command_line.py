@@ -23,9 +23,10 @@ files are listed; the options of the stock program are here too.
 """
 EPILOG = """\
 exit status:
-  0  done; well formed; explained; in force
-  1  refused, or left as it was; the policy has errors
-  2  what was asked for is not to be had; standard error says why
+  0    done; well formed; explained; in force
+  1    refused, or left as it was; the policy has errors
+  2    what was asked for is not to be had; standard error says why
+  130  interrupted at a question; nothing was changed
 
 environment:
   VISUAL, EDITOR

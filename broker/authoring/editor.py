@@ -19,9 +19,10 @@ changes, and put into force if that is wanted.
 """
 _EPILOG = """\
 exit status:
-  0  the file is as the editor left it
-  1  it is as it was
-  2  what was asked for is not to be had; standard error says why
+  0    the file is as the editor left it
+  1    it is as it was
+  2    what was asked for is not to be had; standard error says why
+  130  interrupted at a question; nothing was changed
 
 environment:
   VISUAL, EDITOR

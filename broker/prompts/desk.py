@@ -133,5 +133,5 @@ class Desk:
     def _settle(self, ticket: Ticket, target: str | None, why: str) -> None:
         question = ticket.question
         what = "denied" if target is None else f"allowed to {target}"
-        _log.info("%s from %s: %s: %s", question.service, question.source, what, why)
+        _log.info("%s from %s: %s: %s", question.service or "a device", question.source, what, why)
         ticket.reply(target)

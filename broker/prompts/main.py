@@ -29,8 +29,9 @@ Ask the user where the policy says ask, and tell them what is to be told.
 
 It runs in the qube that has the screen (dom0, or a GUI qube) as the user who
 sits there. The policy daemon reaches it by the services policy.Ask and
-policy.Notify, which lead to its socket. Questions are put one after the other.
-Without an answer in time, and where too many questions wait, a call is denied.
+policy.Notify, which lead to its socket, and qubesd asks by device-agent.GUI to
+which qube a device may go. Questions are put one after the other. What is not
+answered in time, and what finds too many questions waiting, is denied.
 """
 _EPILOG = """\
 exit status:
@@ -45,7 +46,7 @@ environment:
 files:
   /var/run/qubes/policy-agent.sock
       the socket
-  /etc/qubes-rpc/policy.Ask, /etc/qubes-rpc/policy.Notify
+  /etc/qubes-rpc/policy.Ask, policy.Notify and device-agent.GUI beside it
       the services, which are links to the socket
 
 examples:

@@ -1,5 +1,5 @@
-"""What a policy daemon says to its agent: bytes to questions and notes, no sockets
-(``spec/policy-daemon.md`` 3)."""
+"""What a daemon of dom0 says to its agent: bytes to questions and notes, no sockets
+(``spec/policy-daemon.md`` 3, ``spec/devices.md`` 8)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ MAX_TARGETS = 4_096
 """Choices of one question."""
 
 DENY = b"deny"
+
+CALL = "Shall this call be made?"
+DEVICE = "Shall this device be attached?"
 
 _CALLER = b"dom0"
 _QUBE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,30}")
@@ -35,24 +38,23 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """May this call be made, and to which target?
+    """May this call be made, or this device be attached, and to which target?
 
-    ``source``, ``service``, ``targets`` and ``default_target`` hold plain characters only; the rest is what
-    the caller wrote.
+    All but ``untrusted_facts`` holds plain characters only; these are texts that the caller wrote.
 
     Attributes:
-        untrusted_argument: begins with ``+``.
-        untrusted_requested_target: what the caller asked for; ``None`` where it was not told.
-        untrusted_value: what the call would set; ``None`` where it was not told.
+        heading: what is asked.
+        source: the qube that calls, or has the device.
+        service: what it calls; ``None`` for a device.
+        untrusted_facts: what else is told, each with its name.
         default_target: one of ``targets``; ``None`` for no default.
         icons: of a target, or of the source; not everyone is there, nor has everyone's a name.
     """
 
+    heading: str
     source: str
-    service: str
-    untrusted_argument: str
-    untrusted_requested_target: str | None
-    untrusted_value: str | None
+    service: str | None
+    untrusted_facts: tuple[tuple[str, str], ...]
     targets: tuple[str, ...]
     default_target: str | None
     icons: Mapping[str, str]
@@ -112,21 +114,42 @@ def _without_repetition(untrusted_pairs: list[tuple[str, Any]]) -> dict[str, Any
     return untrusted
 
 
-def _question(untrusted: dict[str, Any]) -> Question:
+def _call(untrusted: dict[str, Any]) -> Question:
     parts = _ARGUMENT.fullmatch(_text(untrusted, "argument"))
     if parts is None:
         raise MessageError("'argument': expected '+', an argument without blanks, and what is told with it")
+    untrusted_facts = (
+        ("argument", None if parts["argument"] == "+" else parts["argument"]),
+        ("requested target", parts["target"]),
+        ("value", parts["value"]),
+    )
+    return _question(untrusted, CALL, _matched(untrusted, "service", _SERVICE), untrusted_facts)
+
+
+def _device(untrusted: dict[str, Any]) -> Question:
+    untrusted_facts = (
+        ("device", _text(untrusted, "device_name")),
+        ("port", _text(untrusted, "argument")),
+    )
+    return _question(untrusted, DEVICE, None, untrusted_facts)
+
+
+def _question(
+    untrusted: dict[str, Any],
+    heading: str,
+    service: str | None,
+    untrusted_facts: tuple[tuple[str, str | None], ...],
+) -> Question:
     targets = _targets(untrusted)
     default = _text(untrusted, "default_target")
     if default and default not in targets:
         raise MessageError("'default_target': not one of the targets")
     source = _matched(untrusted, "source", _QUBE)
     return Question(
+        heading,
         source,
-        _matched(untrusted, "service", _SERVICE),
-        parts["argument"],
-        parts["target"],
-        parts["value"],
+        service,
+        tuple((name, text) for name, text in untrusted_facts if text is not None),
         targets,
         default or None,
         _icons(untrusted, {source, *targets}),
@@ -188,6 +211,7 @@ def _icons(untrusted: dict[str, Any], wanted: set[str]) -> dict[str, str]:
 
 
 _SERVICES: dict[bytes, Callable[[dict[str, Any]], Question | Note]] = {
-    b"policy.Ask": _question,
+    b"policy.Ask": _call,
     b"policy.Notify": _note,
+    b"device-agent.GUI": _device,
 }

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from broker.colour import Colours
-from broker.prompts.facts import HEADING, written_by_others
 from broker.prompts.keys import Keys
 from broker.prompts.messages import Question
 from broker.prompts.notes import Told
@@ -24,7 +23,7 @@ def question_lines(question: Question, columns: int, rows: int, colours: Colours
     first where all do not fit on the screen, nor by long texts, which get as many lines as there are."""
     facts = list(_facts(question, columns, rows, colours))
     choices = list(_choices(question, colours))
-    heading = colours.title(HEADING)
+    heading = colours.title(question.heading)
     if len(facts) + len(choices) + 5 <= rows:
         return ["", heading, "", *facts, "", *choices, ""]
     return ["", *choices, "", heading, "", *facts, ""]
@@ -45,9 +44,11 @@ def note_line(told: Told, colours: Colours) -> str:
 
 
 def _facts(question: Question, columns: int, rows: int, colours: Colours) -> Iterator[str]:
-    ours = [_field("source", question.source), *_service(question.service, columns, colours)]
+    ours = [_field("source", question.source)]
+    if question.service is not None:
+        ours += _service(question.service, columns, colours)
     yield from ours
-    told = list(written_by_others(question))
+    told = question.untrusted_facts
     # The heading, two empty lines and the prompt are there too, and a line for each text that is cut.
     room = (rows - len(ours) - 4) // max(1, len(told)) - 1
     for name, untrusted_text in told:

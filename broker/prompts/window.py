@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 
-from broker.prompts.facts import HEADING, written_by_others
 from broker.prompts.front import PAUSE, Answer
 from broker.prompts.messages import Question
 from broker.prompts.texts import service_parts, shown, time_left
@@ -79,7 +78,7 @@ class QuestionWindow:
 
     def _content(self) -> Gtk.Box:
         content = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=_GAP, margin=_MARGIN)
-        heading = Gtk.Label(label=HEADING, xalign=0)
+        heading = Gtk.Label(label=self._question.heading, xalign=0)
         heading.set_attributes(_attributes(_bold(0)))
         content.add(heading)
         content.add(self._facts())
@@ -107,9 +106,11 @@ class QuestionWindow:
         source = Gtk.Box(spacing=6)
         source.add(self._icon(question.source, Gtk.IconSize.MENU))
         source.add(Gtk.Label(label=question.source))
-        service = _wrapped(question.service, _bold(len(service_parts(question.service)[0])))
-        rows = [("Source", source), ("Service", service)]
-        for name, untrusted_text in written_by_others(question):
+        rows = [("Source", source)]
+        if question.service is not None:
+            marked = _bold(len(service_parts(question.service)[0]))
+            rows.append(("Service", _wrapped(question.service, marked)))
+        for name, untrusted_text in question.untrusted_facts:
             rows.append((name.capitalize(), _text(untrusted_text)))
         for row, (name, widget) in enumerate(rows):
             label = _remark(name, "dim-label")

@@ -140,6 +140,15 @@ def answer_of(path: Path, service: str, argument: str) -> bytes:
     return reply
 
 
+def test_a_file_that_is_no_utf_8_is_for_dom0_to_see(daemon: Daemon) -> None:
+    place = daemon.root / "etc/qubes/policy.d/include/raw"
+    place.write_bytes(b"\xff\n")
+    told = problem(answer(daemon.channel("reader"), "policy.include.Get", "dom0", "raw"))
+    place.unlink()
+    assert told[0] == "PolicyAdminException"
+    assert "no UTF-8" in told[1]
+
+
 def test_each_call_is_in_the_audit_without_its_content(daemon: Daemon, ann: Path) -> None:
     answer(ann, "policy.include.Replace", "dom0", "team-a", b"new\n" + DIALECT.encode() + b"# private\n")
     records = [json.loads(line) for line in daemon.audit().splitlines()]

@@ -483,7 +483,8 @@ def test_the_installed_agent_starts_with_the_session_and_serves_its_services(
     for package in packages.values():
         run("dpkg-deb", "--extract", package, short)
     services = short / "etc/qubes-rpc"
-    assert {(services / name).readlink() for name in ("policy.Ask", "policy.Notify")} == {SOCKET}
+    names = ("policy.Ask", "policy.Notify", "device-agent.GUI")
+    assert {(services / name).readlink() for name in names} == {SOCKET}
     entry = configparser.ConfigParser()
     entry.read(short / "etc/xdg/autostart/qrexec-policy-agent.desktop")
     program = short / Path(entry["Desktop Entry"]["Exec"]).relative_to("/")

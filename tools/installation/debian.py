@@ -30,7 +30,7 @@ SERVICES = {
 }
 """The services that the qrexec daemon runs as a program; one that is two knows by its name which it is."""
 AGENT_SOCKET = Path("/var/run/qubes/policy-agent.sock")
-AGENT_SERVICES = ("policy.Ask", "policy.Notify")
+AGENT_SERVICES = ("policy.Ask", "policy.Notify", "device-agent.GUI")
 """They lead to the agent's socket, which is there while somebody is logged in."""
 AUTOSTART = "qrexec-policy-agent.desktop"
 STOCK_NAMES = ("qrexec-policy-daemon", "qrexec-policy-exec")

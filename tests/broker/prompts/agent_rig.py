@@ -29,6 +29,14 @@ ASK = {
     "default_target": "vault",
     "icons": {"work": "appvm-green", "vault": "appvm-black"},
 }
+DEVICE = {
+    "source": "sys-usb",
+    "device_name": "Big Disk",
+    "argument": "sda",
+    "targets": ["work"],
+    "default_target": "work",
+    "icons": {"sys-usb": "servicevm-red", "work": "appvm-green"},
+}
 NOTIFY = {
     "resolution": "deny",
     "service": "qubes.Filecopy",
@@ -41,6 +49,10 @@ NOTIFY = {
 def ask(**changed: Any) -> bytes:
     """A question as the daemon of dom0 sends it; ``None`` leaves a key out."""
     return message(b"policy.Ask", ASK | changed)
+
+
+def device(**changed: Any) -> bytes:
+    return message(b"device-agent.GUI", DEVICE | changed)
 
 
 def notify(**changed: Any) -> bytes:
@@ -76,7 +88,7 @@ class Person:
     def show(self, question: Question, deadline: float, answer: Answer) -> None:
         assert self.question is None
         self.question, self.answer = question, answer
-        self._see(f"? {question.source} {question.service}")
+        self._see(f"? {question.source} {question.service or question.heading}")
 
     def withdraw(self, reason: str) -> None:
         assert self.question is not None

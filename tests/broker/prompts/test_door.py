@@ -11,7 +11,7 @@ import pytest
 
 from broker.prompts.door import Door
 from broker.prompts.messages import MAX_MESSAGE
-from tests.broker.prompts.agent_rig import LIMIT, Agent, ask, notify, received, visit
+from tests.broker.prompts.agent_rig import LIMIT, Agent, ask, device, notify, received, visit
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,16 @@ def test_a_question_and_its_answer(tmp_path: Path, said: str | None, answer: byt
         await agent.person.until("? work qubes.Filecopy")
         agent.person.say(said)
         assert await asking == answer
+
+    visit(tmp_path, guest)
+
+
+def test_a_question_about_a_device_and_its_answer(tmp_path: Path) -> None:
+    async def guest(agent: Agent) -> None:
+        asking = asyncio.create_task(agent.send(device()))
+        await agent.person.until("? sys-usb Shall this device be attached?")
+        agent.person.say("work")
+        assert await asking == b"allow:work"
 
     visit(tmp_path, guest)
 

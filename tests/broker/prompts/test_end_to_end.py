@@ -9,6 +9,7 @@ from typing import Any
 
 from broker.agent import Agents, Note
 from policy_engine import Asked, QubeFacts, Request, World, decide, load
+from qubesd.core.device_questions import Question
 from tests.broker.policy_rig import DOM0, policy_of
 from tests.broker.prompts.agent_rig import LIMIT
 from tests.broker.prompts.process_rig import Typist, typist
@@ -29,7 +30,7 @@ def with_agent(
     services = folder / "services"
     services.mkdir()
     with typist(folder) as typing:
-        for service in ("policy.Ask", "policy.Notify"):
+        for service in ("policy.Ask", "policy.Notify", "device-agent.GUI"):
             (services / service).symlink_to(typing.path)
         typing.sees("Ctrl-C ends this.")
         asyncio.run(story(typing, Agents(services, ask_patience=patience)))
@@ -52,6 +53,18 @@ def test_the_daemon_gets_the_persons_answer(tmp_path: Path) -> None:
         assert await asking == "allow:vault"
         await agents.tell(Note("dom0", "allow", "qubes.Filecopy", "+x", "work", "vault"))
         await asyncio.to_thread(typing.sees, "allowed: qubes.Filecopy+x from work to vault")
+
+    with_agent(tmp_path, story, LIMIT)
+
+
+def test_the_daemon_asks_about_a_device(tmp_path: Path) -> None:
+    async def story(typing: Typist, agents: Agents) -> None:
+        question = Question("dom0", "sys-usb", "Big Disk", "sda", ("work",), {"sys-usb": "x", "work": "y"})
+        asking = asyncio.create_task(agents.place(question))
+        await asyncio.to_thread(typing.sees, "1 allows, Enter for 1, d denies: ")
+        assert "device            | Big Disk" in typing.screen
+        typing.types(b"1\r")
+        assert await asking == "allow:work"
 
     with_agent(tmp_path, story, LIMIT)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.prompts.messages import MAX_TARGETS, MessageError, Note, Question, answer, parse
-from tests.broker.prompts.agent_rig import ASK, ask, message, notify, question
+from tests.broker.prompts.agent_rig import ASK, DEVICE, ask, device, message, notify, question
 
 HEADER = b"policy.Ask dom0 name dom0\0"
 
@@ -22,14 +22,30 @@ def test_a_question_byte_for_byte() -> None:
         b'"default_target": "", "icons": {"work": "appvm-green", "vault": "appvm-black", "sys-net": "x"}}'
     )
     assert parse(said) == Question(
+        heading="Shall this call be made?",
         source="work",
         service="qubes.Filecopy",
-        untrusted_argument="+",
-        untrusted_requested_target=None,
-        untrusted_value=None,
+        untrusted_facts=(),
         targets=("personal", "vault"),
         default_target=None,
         icons={"work": "appvm-green", "vault": "appvm-black"},
+    )
+
+
+def test_a_question_about_a_device_byte_for_byte() -> None:
+    said = (
+        b"device-agent.GUI dom0 name dom0\0"
+        b'{"source": "sys-usb", "device_name": "Big\\u202e Disk", "argument": "sda", "targets": ["work"], '
+        b'"default_target": "work", "icons": {"sys-usb": "x", "work": "y"}}'
+    )
+    assert parse(said) == Question(
+        heading="Shall this device be attached?",
+        source="sys-usb",
+        service=None,
+        untrusted_facts=(("device", "Big\u202e Disk"), ("port", "sda")),
+        targets=("work",),
+        default_target="work",
+        icons={"sys-usb": "x", "work": "y"},
     )
 
 
@@ -67,21 +83,23 @@ def test_a_key_that_nobody_knows_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("said", "argument", "target", "value"),
     [
-        pytest.param("+", "+", None, None, id="none"),
+        pytest.param("+", None, None, None, id="none"),
         pytest.param("+a+b", "+a+b", None, None, id="plain"),
         pytest.param("+netvm of vault", "+netvm", "vault", None, id="target"),
         pytest.param("+netvm = sys-net", "+netvm", None, "sys-net", id="value"),
         pytest.param("+netvm of vault = sys-net", "+netvm", "vault", "sys-net", id="both"),
-        pytest.param("+ of vault = ", "+", "vault", "", id="empty-value"),
+        pytest.param("+ of vault = ", None, "vault", "", id="empty-value"),
         pytest.param("+a = b of c = d", "+a", None, "b of c = d", id="value-takes-the-rest"),
         pytest.param("+a=b", "+a=b", None, None, id="no-blanks-no-value"),
         pytest.param("+a = \n\x1b[2J\u202e", "+a", None, "\n\x1b[2J\u202e", id="hostile-value"),
     ],
 )
-def test_what_the_argument_tells(said: str, argument: str, target: str | None, value: str | None) -> None:
-    found = question(argument=said)
-    parts = (found.untrusted_argument, found.untrusted_requested_target, found.untrusted_value)
-    assert parts == (argument, target, value)
+def test_what_the_argument_tells(
+    said: str, argument: str | None, target: str | None, value: str | None
+) -> None:
+    told = {"argument": argument, "requested target": target, "value": value}
+    want = tuple((name, text) for name, text in told.items() if text is not None)
+    assert question(argument=said).untrusted_facts == want
 
 
 @pytest.mark.parametrize(
@@ -93,7 +111,9 @@ def test_what_the_argument_tells(said: str, argument: str, target: str | None, v
         pytest.param(b"\0{}", id="no-header"),
         pytest.param(message(b"policy.Answer", ASK), id="unknown-service"),
         pytest.param(message(b"policy.Ask+x", ASK), id="service-with-argument"),
-        pytest.param(message(b"device-agent.GUI", ASK), id="service-of-another-agent"),
+        pytest.param(message(b"device-agent.GUI", ASK), id="device-without-a-name"),
+        *(pytest.param(device(**{key: None}), id=f"device-no-{key}") for key in DEVICE),
+        *(pytest.param(device(**{key: 7}), id=f"device-{key}-no-text") for key in DEVICE),
         pytest.param(ask().replace(b" dom0 ", b" work ", 1), id="caller-is-a-qube"),
         pytest.param(HEADER, id="no-json"),
         pytest.param(HEADER + b"{", id="cut-json"),
@@ -171,7 +191,7 @@ def test_whatever_one_key_holds_what_is_taken_is_plain(key: str, content: Any) -
     except MessageError:
         return
     assert isinstance(found, Question)
-    for name in (found.source, found.service, *found.targets, *found.icons.values()):
+    for name in (found.source, found.service or "", *found.targets, *found.icons.values()):
         assert name.isascii()
         assert name.isprintable()
         assert not set(name) & set(" <>&\\")

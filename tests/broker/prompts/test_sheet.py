@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from broker.colour import Colours
 from broker.prompts.keys import Keys
+from broker.prompts.messages import Question, parse
 from broker.prompts.notes import Told
 from broker.prompts.sheet import note_line, prompt, question_lines
-from tests.broker.prompts.agent_rig import note, question
+from tests.broker.prompts.agent_rig import device, note, question
 
 PLAIN, COLOURED = Colours(enabled=False), Colours(enabled=True)
 SGR = re.compile(r"\x1b\[\d+m")
@@ -59,6 +60,32 @@ def test_a_call_of_the_admin_api() -> None:
         "",
         "     1  dom0",
         "",
+    ]
+
+
+def test_a_device() -> None:
+    found = parse(device(device_name="Disk\n"))
+    assert isinstance(found, Question)
+    assert question_lines(found, 80, 24, PLAIN) == [
+        "",
+        "Shall this device be attached?",
+        "",
+        "  source            | sys-usb",
+        r"  device            | Disk\x0a",
+        "  port              | sda",
+        "",
+        "     1  work  default",
+        "",
+    ]
+
+
+def test_a_call_of_a_service_that_is_named_so_is_a_call() -> None:
+    found = lines(service="device-agent.GUI")
+    assert found[1:5] == [
+        "Shall this call be made?",
+        "",
+        "  source            | work",
+        "  service           | device-agent.[GUI]",
     ]
 
 

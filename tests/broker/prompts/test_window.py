@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.prompts.front import PAUSE
-from tests.broker.prompts.agent_rig import LIMIT, ask, notify
+from tests.broker.prompts.agent_rig import LIMIT, ask, device, notify
 from tests.broker.prompts.display_rig import (
     CANCEL,
     FIRST_OF_TWO,
@@ -205,6 +205,16 @@ def test_what_the_window_says(screen: str) -> None:
         *("Requested target", "vault", "Value", "empty"),
         "Where it may go:",
         *("dom0", "x", "(default)"),
+        *("Denied by itself in 1:40", "Cancel", "OK"),
+    ]
+
+
+def test_what_the_window_says_of_a_device(screen: str) -> None:
+    assert [text for text, _ in labels(screen, device())] == [
+        "Shall this device be attached?",
+        *("Source", "sys-usb", "Device", "Big Disk", "Port", "sda"),
+        "Where it may go:",
+        *("work", "(default)"),
         *("Denied by itself in 1:40", "Cancel", "OK"),
     ]
 
