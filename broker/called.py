@@ -14,6 +14,9 @@ from qubesd.errors import ProtocolError
 from qubesd.model.names import check_qube_name, check_uuid
 from qubesd.model.state import DOM0
 
+SOURCE = "QREXEC_REMOTE_DOMAIN"
+"""The variable that has the name of the calling qube."""
+
 _UUID = "uuid:"
 
 
@@ -31,7 +34,7 @@ def called(environment: Mapping[str, str]) -> Called:
         ProtocolError: the environment does not say; nobody else is to run it.
         BadValue, InvalidUuid: the target is no name and no uuid.
     """
-    source = environment.get("QREXEC_REMOTE_DOMAIN")
+    source = environment.get(SOURCE)
     if environment.get("QREXEC_REQUESTED_TARGET_TYPE") == "keyword":
         untrusted_target = {"adminvm": DOM0}.get(environment.get("QREXEC_REQUESTED_TARGET_KEYWORD", ""))
     else:
@@ -45,10 +48,21 @@ def called(environment: Mapping[str, str]) -> Called:
 
 class ServiceParser(argparse.ArgumentParser):
     """Reads the command line. A word that is not as it should be is the caller's, who gets an answer for it:
-    ``ProtocolError``, where other programs print how they are used."""
+    ``ProtocolError``, where other programs print how they are used.
 
-    def __init__(self, service: str) -> None:
-        super().__init__(prog=service, add_help=False, allow_abbrev=False)
+    Args:
+        for_a_qube: whether the qrexec daemon runs the program; then ``--help`` is a word as wrong as others.
+    """
+
+    def __init__(self, prog: str, description: str, epilog: str, for_a_qube: bool) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=not for_a_qube,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         raise ProtocolError(message)

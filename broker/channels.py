@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.dispatch import Methods
+from broker.contract import Methods
 from broker.identity import QubeDoor
 from broker.serve import House
 from broker.sockets import Access, answers

@@ -10,7 +10,8 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-from broker.dispatch import Answer, Dispatcher, Methods
+from broker.contract import Methods
+from broker.dispatch import Answer, Dispatcher
 from broker.hangup import HangUps
 from broker.identity import DOM0_ACCOUNT, Account, Door, Peer
 from broker.serving import CHUNK, Served, Waits

@@ -7,6 +7,7 @@ to it: what the caller gets then are the bytes of the console. One caller at a t
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import select
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from broker.called import ServiceParser, called
+from broker.called import SOURCE, ServiceParser, called
 from broker.client import connect, received, send_all
 from broker.places import QUBESD_SOCKET, RUN
 from broker.wire import Failure, FramingError, encode_call, encode_error, parse_reply
@@ -37,6 +38,39 @@ _CHUNK = 4096
 """Bytes taken at once; a pipe or a socket that can be written to takes as many without waiting."""
 _AFTERMATH = 0.5
 """Seconds for which the console is still read when standard input has ended."""
+
+
+_DESCRIPTION = """\
+Join a calling qube to the console of another one: the service admin.vm.Console.
+
+The qrexec daemon runs this program in dom0. It asks qubesd, in the name of the
+calling qube, for the terminal of the called one, and joins its own standard
+input and output to it. One caller at a time has a console.
+"""
+_EPILOG = """\
+exit status:
+  0    either side has ended it
+  1    there is no console; the reply that says why is on standard output
+  200  somebody else has it
+
+environment:
+  QREXEC_REMOTE_DOMAIN
+      the calling qube
+  QREXEC_REQUESTED_TARGET_TYPE, QREXEC_REQUESTED_TARGET
+      the qube whose console it is
+
+files:
+  /etc/qubes-rpc/admin.vm.Console
+      the link by which the qrexec daemon finds it
+  /run/qubes/NAME.terminal.lock
+      held while somebody has the console of NAME
+
+examples:
+  qrexec-client-vm work admin.vm.Console    in a qube that the policy allows it
+
+see also:
+  qubesd(8), qubes-volume-import(8)
+"""
 
 
 class ConsoleTaken(Exception):
@@ -84,15 +118,38 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         QubesError: this is no call as the qrexec daemon passes it on.
         OSError, FramingError: qubesd or the terminal cannot be reached or understood.
     """
-    parser = ServiceParser(SERVICE)
-    parser.add_argument("argument", nargs="?", default="")
-    parser.add_argument("--qubesd-socket-path", type=Path, default=Path(QUBESD_SOCKET))
-    parser.add_argument("--run-dir", type=Path, default=Path(RUN))
-    options = parser.parse_args(arguments)
+    options = parser(SOURCE in environment).parse_args(arguments)
     source, target = called(environment)
     place = _ask(options.qubesd_socket_path, Call(SERVICE, options.argument, source, target, b""))
     with _opened(options.run_dir / f"{target}.terminal.lock", place) as terminal:
         join(sys.stdin.fileno(), sys.stdout.fileno(), terminal)
+
+
+def parser(for_a_qube: bool = False) -> argparse.ArgumentParser:
+    """The command line, ``for_a_qube`` as of ``ServiceParser``."""
+    parser = ServiceParser("qubes-console", _DESCRIPTION, _EPILOG, for_a_qube)
+    parser.add_argument(
+        "argument",
+        nargs="?",
+        default="",
+        metavar="ARGUMENT",
+        help="the argument of the service; qubesd refuses any",
+    )
+    parser.add_argument(
+        "--qubesd-socket-path",
+        type=Path,
+        default=Path(QUBESD_SOCKET),
+        metavar="PATH",
+        help="the socket of qubesd (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        default=Path(RUN),
+        metavar="DIR",
+        help="where the lock of each console is (default: %(default)s)",
+    )
+    return parser
 
 
 def join(stdin: int, stdout: int, terminal: int) -> None:

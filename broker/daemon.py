@@ -18,8 +18,11 @@ from broker.agent import Agents
 from broker.allowances import allowance_of, is_kept
 from broker.announcements import announcements_in
 from broker.answering import Answering
+from broker.asking import Asking
 from broker.audit import AuditLog
+from broker.beforehand import Beforehand
 from broker.channels import Channels
+from broker.consent import Consents
 from broker.dispatch import Dispatcher
 from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
@@ -29,11 +32,14 @@ from broker.policy_calls import PolicyCalls
 from broker.policy_edits import PolicyEdits, places_of
 from broker.policy_methods import PolicyStatus
 from broker.policy_sockets import PolicySockets
+from broker.preparation import Preparation
+from broker.prompter import Prompter
 from broker.reload import Reloader, policy_in_force
 from broker.root import furnish
 from broker.serve import House
 from broker.sockets import Access, answers
 from broker.streams import Streams
+from qubesd.api.imports import PROGRAMS
 from qubesd.api.table import INTERNAL, METHODS
 from qubesd.config import Config, ConfigError, load, uid_of
 from qubesd.core.core import Core
@@ -48,18 +54,52 @@ GRACE = 20.0
 
 _MIB = 1024 * 1024
 
+_DESCRIPTION = """\
+Keep the qubes, and judge every call to them.
+
+qubesd has the qubes, the policy and the sockets of the Admin API in one
+process. It carries out admin.* calls that the policy allows, filters what they
+list, decides on the calls between qubes that the qrexec daemon asks about, and
+writes a line for each call into its audit log. A change of the policy files
+comes into force by itself.
+
+It serves until SIGTERM or SIGINT; calls that are being carried out then get 20
+seconds to end. SIGHUP has it read the policy again whatever it has seen.
+
+With --root all of it lies below one directory, on a hypervisor that is part of
+the process: for development, tests, and several instances on one machine.
+"""
+_EPILOG = """\
+exit status:
+  0  a signal has ended it
+  1  it cannot serve; standard error says what is in the way
+  2  the command line is wrong
+
+files:
+  /etc/qubes/qubesd.toml
+      where everything lies, and the switches of policy: qubesd.toml(5)
+  /etc/qubes/policy.d, /run/qubes/policy.d
+      the policy
+  /var/lib/qubes/qubes.xml
+      the qubes; the unit waits until it is there
+  /var/run/qubesd.sock
+      where dom0 calls
+  /var/log/qubes/qubesd-audit.jsonl
+      one line of JSON for each call
+
+examples:
+  qubesd --root /tmp/trial          a system of its own, empty at first
+  qubesd --config /etc/trial.toml
+
+see also:
+  qubesd.toml(5), qubes-policy(1), qrexec-policy-daemon(8)
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until SIGTERM or SIGINT; exits 1 with a message where that is not possible. SIGHUP reloads the
     policy."""
-    parser = argparse.ArgumentParser(prog="qubesd", description=__doc__)
-    parser.add_argument(
-        "--root", type=Path, metavar="DIR", help="keep everything below DIR, on the embedded hypervisor"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the configuration (default: etc/qubes/qubesd.toml)"
-    )
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(format="qubesd: %(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         config = load(options.root, options.config)
@@ -73,6 +113,30 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"qubesd: {where}{error.strerror or error}")
     sys.exit(0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``qubesd``."""
+    parser = argparse.ArgumentParser(
+        prog="qubesd",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="keep everything below this directory, on the embedded hypervisor; what is missing is made",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the configuration, which must be there (default: /etc/qubes/qubesd.toml, if it is there, "
+        "below DIR with --root)",
+    )
+    return parser
 
 
 async def serve(config: Config, create: bool) -> None:
@@ -123,20 +187,24 @@ async def _serve_core(
     streams = Streams(core, policies, facts)
     core.budgets.allowance_of = partial(allowance_of, policies, facts)
     core.creation.is_kept = partial(is_kept, policies, facts)
+    agents = Agents(config.services_dir)
+    core.handing_out.ask = agents.place
+    prompter = Prompter(agents)
+    preparation = Preparation(core, strict, frozenset(name for _, name in config.users))
+    asking = Asking(prompter, Consents())
     dispatcher = Dispatcher(
         core,
         policies,
         facts,
         streams,
         audit,
-        strict=strict,
+        preparation,
+        asking,
         trust_consent=config.trust_qrexec_consent,
-        kept_names=frozenset(name for _, name in config.users),
     )
     house = House(core, dispatcher)
-    agents = Agents(config.services_dir)
-    core.handing_out.ask = agents.place
-    answering = Answering(policies, facts.world, agents, audit.refused)
+    beforehand = Beforehand(core, METHODS, PROGRAMS, preparation, asking)
+    answering = Answering(policies, facts.world, prompter, audit.refused, beforehand)
     policy_sockets = PolicySockets(answering)
     policy_calls = PolicyCalls(PolicyEdits(places_of(config)))
     served = {**METHODS, **policy_calls.methods()}

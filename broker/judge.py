@@ -47,9 +47,18 @@ class Verdict(NamedTuple):
         """Whether a rule of the delegation dialect spoke."""
         return isinstance(self.rule, DelegationRule)
 
+    @property
+    def asked(self) -> Asked | None:
+        """What the user has to say yes to before the call is carried out; ``None`` for nothing."""
+        return self.answer if isinstance(self.answer, Asked) else None
+
     def refused(self, reason: str) -> Verdict:
         """The denial that this comes to after all."""
         return Verdict(False, "deny", reason, self.rule)
+
+    def settled(self, agreed: bool, reason: str) -> Verdict:
+        """What a question comes to; the reason says how that is known."""
+        return self._replace(reason=reason) if agreed else Verdict(False, "ask", reason, self.rule)
 
     @property
     def place(self) -> str:
@@ -91,13 +100,8 @@ class Ground(NamedTuple):
         """Whether no rule builds on the tag, so that it can come with a template."""
         return isinstance(self.policy, Policy) and not self.policy.authority.confers(f"@tag:{tag}")
 
-    def judge(self, service: str, argument: str, target: str, consented: bool) -> Verdict:
-        """What the policy says to a call of the Admin API, which dom0 carries out whatever it is about.
-
-        Args:
-            consented: a trusted policy daemon in front has put the question already where the policy says
-            ask.
-        """
+    def judge(self, service: str, argument: str, target: str) -> Verdict:
+        """What the policy says to a call of the Admin API, which dom0 carries out whatever it is about."""
         if isinstance(self.policy, PolicyError):
             return Verdict(False, "deny", f"the policy does not load: {self.policy}")
         decision = decide(self.policy, Request(service, "+" + argument, self.source, target), self.world)
@@ -107,10 +111,8 @@ class Ground(NamedTuple):
                 return Verdict(False, "deny", hint, decision.rule)
             return Verdict(True, "allow", "", decision.rule, decision)
         if isinstance(decision, Asked):
-            if not consented:
-                return Verdict(False, "ask", "nobody can be asked here", decision.rule)
-            if DOM0 in decision.targets:
-                return Verdict(True, "ask", "asked by the policy daemon in front", decision.rule, decision)
+            if DOM0 in (decision.served_by, *decision.targets):
+                return Verdict(True, "ask", "", decision.rule, decision)
             return Verdict(False, "ask", "dom0 is not among the choices", decision.rule)
         return _denied(decision)
 

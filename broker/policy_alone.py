@@ -12,6 +12,7 @@ from broker.agent import NOTIFY_PATIENCE, Agents
 from broker.answering import DENY, Answering
 from broker.catalogue import catalogue
 from broker.judge import PolicyInForce
+from broker.prompter import Prompter
 from broker.questions import Question
 from broker.stock_state import StockState
 from policy_engine import CONFIGURED, LEGACY, RUNTIME, DirectorySource, Loader, Request
@@ -27,7 +28,9 @@ def decide_alone(options: argparse.Namespace) -> str:
     policies = PolicyInForce(loader.load, keep_last_good=False)
     policies.reload()
     state = StockState(Path(options.qubesd_internal_socket_path))
-    return asyncio.run(_answer(Answering(policies, state.world, Agents(Path(options.agent_path))), question))
+    return asyncio.run(
+        _answer(Answering(policies, state.world, Prompter(Agents(Path(options.agent_path)))), question)
+    )
 
 
 async def _answer(answering: Answering, question: Question) -> str:

@@ -22,6 +22,7 @@ from broker.notify import notify
 from broker.places import POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES, STATUS_SOCKET
 from broker.policy_methods import PolicyStatus
 from broker.policy_sockets import PolicySockets
+from broker.prompter import Prompter
 from broker.reload import policy_in_force
 from broker.sockets import Access
 from broker.status_socket import StatusSocket
@@ -33,13 +34,60 @@ _log = logging.getLogger("qrexec-policy-daemon")
 _GROUP = "qubes"
 
 
-def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The stock options, and those of ours."""
-    parser = argparse.ArgumentParser(prog="qrexec-policy-daemon", description="Decides on qrexec calls.")
+_DESCRIPTION = """\
+Decide on the calls between qubes, where a stock qubesd keeps them.
+
+The qrexec daemon of a calling qube asks on the policy socket whether the call
+may be made. This daemon reads the policy, asks qubesd for the qubes and, where
+a rule says so, the user in the GUI qube of the caller, and answers. A change of
+the policy files comes into force by itself; SIGHUP has them read again whatever
+was seen. Without a policy that loads it serves, and denies.
+
+It serves until SIGTERM or SIGINT, on sockets that it makes or that systemd
+hands over. The options of the stock daemon mean here what they mean there.
+"""
+_EPILOG = """\
+exit status:
+  0  a signal has ended it
+  1  a socket cannot be opened; standard error says which
+  2  the command line is wrong
+
+files:
+  /etc/qubes/policy.d, /run/qubes/policy.d
+      the policy
+  /var/run/qubes/policy.sock
+      where the qrexec daemon asks
+  /etc/qubes-rpc/policy.EvalSimple, /etc/qubes-rpc/policy.EvalGUI
+      where qubes ask what would be decided
+  /var/run/qubes/policy-status.sock
+      where qubes-policy status asks
+
+examples:
+  qrexec-policy-daemon
+  qrexec-policy-daemon --policy-path /etc/qubes/policy.d \\
+      --socket-path /run/trial/policy.sock
+
+see also:
+  qrexec-policy-exec(8), qubes-policy-switch(8), qubes-policy(1), qubesd(8)
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: the stock options, and those of ours."""
+    parser = argparse.ArgumentParser(
+        prog="qrexec-policy-daemon",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     places = (
         ("--socket-path", POLICY_SOCKET, "the socket that the qrexec daemon asks"),
-        ("--eval-socket-path", f"{SERVICES}/policy.EvalSimple", "the socket of that service"),
-        ("--gui-socket-path", f"{SERVICES}/policy.EvalGUI", "the socket of that service"),
+        (
+            "--eval-socket-path",
+            f"{SERVICES}/policy.EvalSimple",
+            "the socket of the service policy.EvalSimple",
+        ),
+        ("--gui-socket-path", f"{SERVICES}/policy.EvalGUI", "the socket of the service policy.EvalGUI"),
         ("--agent-path", SERVICES, "the folder with policy.Ask and policy.Notify, the agent's sockets"),
         ("--qubesd-socket-path", QUBESD_INTERNAL_SOCKET, "the internal socket of qubesd"),
     )
@@ -59,13 +107,13 @@ def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help=f"where qubes-policy status asks (default: {STATUS_SOCKET} beside policy.sock)",
     )
-    return parser.parse_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until SIGTERM or SIGINT; exits 1 with a message where a socket cannot be opened. SIGHUP reloads
     the policy. Without a policy that loads it serves and denies."""
-    options = arguments_of(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     os.umask(0o007)
     raise_descriptor_limit()
@@ -90,7 +138,9 @@ async def serve(options: argparse.Namespace) -> None:
     directories = options.policy_path or (RUNTIME, CONFIGURED)
     async with policy_in_force(directories, LEGACY, keep_last_good=False, enforced=False) as reloader:
         loop.add_signal_handler(signal.SIGHUP, reloader.reload)
-        sockets = PolicySockets(Answering(reloader.policies, state.world, Agents(options.agent_path)))
+        sockets = PolicySockets(
+            Answering(reloader.policies, state.world, Prompter(Agents(options.agent_path)))
+        )
         status = StatusSocket(
             options.status_socket_path or options.socket_path.with_name(STATUS_SOCKET),
             PolicyStatus("qrexec-policy-daemon", reloader, places).text,

@@ -20,6 +20,38 @@ from broker.policy_response import ALLOW, DENY, MAX_RESPONSE, Refused, fields_of
 PATIENCE = 15 * 60.0
 """Seconds to wait for the policy daemon: longer than it lets the user think."""
 
+_DESCRIPTION = """\
+Decide on one qrexec call where the policy socket gave no good answer.
+
+The qrexec daemon runs this program and obeys it. It asks the policy daemon, and
+decides by itself, from the policy files, only where none runs. Whatever goes
+wrong is a denial, with the reason in the system's log.
+
+SOURCE is the calling qube, TARGET what it calls, empty for @default, and
+SERVICE+ARG the service with its argument. The response is printed, in the form
+that the qrexec daemon reads. In the old form, with the caller's DOMAIN_ID and
+PROCESS_IDENT, a call that is allowed is also carried out.
+"""
+_EPILOG = """\
+exit status:
+  0  allowed
+  1  denied, for whatever reason
+  2  the command line is wrong
+
+files:
+  /var/run/qubes/policy.sock
+      where the policy daemon is asked
+  /etc/qubes/policy.d, /run/qubes/policy.d
+      the policy, where no daemon runs
+
+examples:
+  qrexec-policy-exec work vault qubes.Gpg+
+  qrexec-policy-exec --just-evaluate -- work @default qubes.OpenURL+
+
+see also:
+  qrexec-policy-daemon(8), qubes-policy(1), qubes-policy-switch(8)
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Print the response, and exit with 0 for an allow and 1 for a denial; with 2 if called wrongly."""
@@ -99,32 +131,44 @@ def ask_daemon(path: str, request: bytes) -> str | None:
 def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, and the words as ``source``, ``target``, ``service`` and ``call``: the caller's domain id
     and process of the old form, ``None`` in the new one. Exits with 2 where they are wrong."""
-    parser = argparse.ArgumentParser(
-        prog="qrexec-policy-exec",
-        usage="%(prog)s [options] [DOMAIN_ID] SOURCE TARGET SERVICE+ARG [PROCESS_IDENT]",
-        description="Decide on one qrexec call; with all five arguments, also carry it out.",
-    )
-    parser.add_argument("--assume-yes-for-ask", action="store_true", help="take an ask as answered with yes")
-    parser.add_argument("--just-evaluate", action="store_true", help="tell by the exit status alone")
-    parser.add_argument("--path", metavar="DIR", help="decide by the policy of this directory alone")
-    for option, default in (
-        ("--socket-path", POLICY_SOCKET),
-        ("--qubesd-socket-path", QUBESD_SOCKET),
-        ("--qubesd-internal-socket-path", QUBESD_INTERNAL_SOCKET),
-        ("--agent-path", SERVICES),
-    ):
-        parser.add_argument(option, metavar="PATH", default=default, help="(default: %(default)s)")
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    program = parser()
+    options = program.parse_args(arguments)
     match options.words:
         case [source, target, service]:
             call = None
         case [domain, source, target, service, process]:
             call = domain, process
         case words:
-            parser.error(f"expected 3 or 5 arguments, found {len(words)}")
+            program.error(f"expected 3 or 5 arguments, found {len(words)}")
     options.source, options.target, options.service, options.call = source, target, service, call
     return options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, its words as ``words``."""
+    parser = argparse.ArgumentParser(
+        prog="qrexec-policy-exec",
+        usage="%(prog)s [OPTIONS] [DOMAIN_ID] SOURCE TARGET SERVICE+ARG [PROCESS_IDENT]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--assume-yes-for-ask", action="store_true", help="take a question to the user as answered with yes"
+    )
+    parser.add_argument(
+        "--just-evaluate", action="store_true", help="print nothing, and tell by the exit status"
+    )
+    parser.add_argument("--path", metavar="DIR", help="decide by the policy of this directory alone")
+    for option, default, text in (
+        ("--socket-path", POLICY_SOCKET, "the socket of the policy daemon"),
+        ("--qubesd-socket-path", QUBESD_SOCKET, "where qubesd is told to start a qube"),
+        ("--qubesd-internal-socket-path", QUBESD_INTERNAL_SOCKET, "where qubesd tells of the qubes"),
+        ("--agent-path", SERVICES, "the folder with policy.Ask and policy.Notify, the agent's sockets"),
+    ):
+        parser.add_argument(option, metavar="PATH", default=default, help=f"{text} (default: %(default)s)")
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    return parser
 
 
 def _log(message: str) -> None:

@@ -1,13 +1,4 @@
-"""``qubes-policy-admin``: the Policy Admin API as a program, with the stock answers and exit statuses.
-
-The qrexec daemon runs it under the names of its services (/etc/qubes-rpc/policy.List and so on) and tells it
-by the environment who calls and what: QREXEC_SERVICE_FULL_NAME, QREXEC_REMOTE_DOMAIN. The payload is its
-standard input. QREXEC_POLICY_DIR names another policy directory than the configured one,
-QREXEC_POLICY_ADMIN_LOG another log than /var/log/qubes/policy-admin.log.
-
-It exits with 0 and the answer; with 1 and, on standard error, the class of the error and its message; with 2
-where something went wrong that only the log tells of.
-"""
+"""``qubes-policy-admin``: the Policy Admin API as a program, with the stock answers and exit statuses."""
 
 from __future__ import annotations
 
@@ -27,20 +18,62 @@ from policy_engine import MAX_FILE
 from qubesd.config import load
 from qubesd.errors import PolicyAdminError
 
-_EXAMPLES = """\
-examples (what the qrexec daemon does):
-  QREXEC_REMOTE_DOMAIN=mgmt QREXEC_SERVICE_FULL_NAME=policy.List qubes-policy-admin
-  QREXEC_REMOTE_DOMAIN=mgmt QREXEC_SERVICE_FULL_NAME=policy.Get+30-user qubes-policy-admin
+_DESCRIPTION = """\
+Answer one call of the Policy Admin API.
 
-People edit the policy with qubes-policy.
+The qrexec daemon runs it in dom0 under the names of its services and tells it by
+the environment who calls and what. The payload is its standard input, the answer
+its standard output. People edit the policy with qubes-policy.
+
+  policy.List, policy.include.List
+      the names of the files
+  policy.Get, policy.include.Get
+      the token of the file in the argument, and its content
+  policy.Replace, policy.include.Replace
+      make what follows the line with the token the content of the file
+  policy.Remove, policy.include.Remove
+      take the file with this token away
+  policy.GetFiles
+      the files with rules for the service in the argument
+"""
+_EPILOG = """\
+exit status:
+  0  done, with the answer
+  1  refused; the class of the error and its message are on standard error
+  2  something went wrong that only the log tells of
+
+environment:
+  QREXEC_REMOTE_DOMAIN
+      the calling qube
+  QREXEC_SERVICE_FULL_NAME
+      the service with its argument
+  QREXEC_POLICY_DIR
+      another policy directory than the configured one
+  QREXEC_POLICY_ADMIN_LOG
+      another log
+
+files:
+  /etc/qubes/policy.d
+      the policy
+  /etc/qubes-rpc/policy.List
+      and so on: the links by which the qrexec daemon finds it
+  /var/log/qubes/policy-admin.log
+      each call, and what became of it
+
+examples:
+  QREXEC_REMOTE_DOMAIN=mgmt QREXEC_SERVICE_FULL_NAME=policy.Get+30-user \\
+      qubes-policy-admin
+
+see also:
+  qubes-policy(1), qubes-policy-register-argument(8), qubesd(8)
 """
 
 
 def parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog="qubes-policy-admin",
-        description=__doc__,
-        epilog=_EXAMPLES,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

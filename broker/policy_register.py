@@ -1,10 +1,4 @@
-"""``policy.RegisterArgument``: a backend lets one frontend call one of its services with one argument.
-
-The qrexec daemon runs it for the backend (QREXEC_REMOTE_DOMAIN), which names the frontend as the target
-(QREXEC_REQUESTED_TARGET), the service as the argument (QREXEC_SERVICE_ARGUMENT), and the new argument of that
-service on standard input. A rule for just that is appended to 60-registered-arguments.policy. It exits with
-0, or with 1 and a line in the log where there is such a rule already or something is wrong.
-"""
+"""``policy.RegisterArgument``: a backend lets one frontend call one of its services with one argument."""
 
 from __future__ import annotations
 
@@ -29,18 +23,52 @@ REGISTERED = "60-registered-arguments.policy"
 _ARGUMENT = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 
-_EXAMPLES = """\
-example (what the qrexec daemon does):
+_DESCRIPTION = """\
+Let one qube call one service of the calling qube with one argument.
+
+It is the service policy.RegisterArgument, which the qrexec daemon runs in dom0
+for a backend. A rule for just that is appended to the registered arguments, if
+there is none yet.
+"""
+_EPILOG = """\
+exit status:
+  0  done
+  1  there is such a rule already, or something is wrong; the log says what
+
+environment:
+  QREXEC_REMOTE_DOMAIN
+      the calling qube, the backend
+  QREXEC_REQUESTED_TARGET
+      the qube that may call it
+  QREXEC_SERVICE_ARGUMENT
+      the service; its new argument is on standard input
+  QREXEC_POLICY_DIR
+      another policy directory than the configured one
+  QREXEC_POLICY_ADMIN_LOG
+      another log
+
+files:
+  /etc/qubes/policy.d/60-registered-arguments.policy
+      the rules
+  /etc/qubes-rpc/policy.RegisterArgument
+      the link by which the qrexec daemon finds it
+  /var/log/qubes/policy-admin.log
+      each call, and what became of it
+
+examples:
   echo -n key-1 | QREXEC_REMOTE_DOMAIN=sys-usb QREXEC_REQUESTED_TARGET=work \\
       QREXEC_SERVICE_ARGUMENT=u2f.Authenticate qubes-policy-register-argument
+
+see also:
+  qubes-policy-admin(8), qubes-policy(1)
 """
 
 
 def parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog="qubes-policy-register-argument",
-        description=__doc__,
-        epilog=_EXAMPLES,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

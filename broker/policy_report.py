@@ -59,7 +59,7 @@ def marked_line(error: PolicyError, source: PolicySource, colours: Colours) -> I
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if error.line > len(lines):
         return
-    line = _harmless(lines[error.line - 1])
+    line = harmless(lines[error.line - 1])
     at = error.column - 1
     start = max(0, at - _WIDTH // 2) if len(line) > _WIDTH else 0
     shown, before = line[start : start + _WIDTH], line[start:at]
@@ -105,9 +105,9 @@ def explanation_text(
     )
     what = f"{caller} calls {service} on {request.target or '@default'}"
     if isinstance(decision, Allowed):
-        yield f"{colours.good('allow')}  {what}; it goes to {_harmless(decision.target)}"
+        yield f"{colours.good('allow')}  {what}; it goes to {harmless(decision.target)}"
     elif isinstance(decision, Asked):
-        yield f"{colours.odd('ask')}  {what}; the choices are {_harmless(', '.join(decision.targets))}"
+        yield f"{colours.odd('ask')}  {what}; the choices are {harmless(', '.join(decision.targets))}"
     else:
         yield f"{colours.bad('deny')}  {what}: {_WHY.get(decision.kind, decision.kind)}"
     for hint in _hints(explanation, request, world):
@@ -115,10 +115,10 @@ def explanation_text(
     if rule is not None:
         yield ""
         yield "The rule that decides:"
-        yield f"  {colours.title(_harmless(format_rule(rule)))}"
+        yield f"  {colours.title(harmless(format_rule(rule)))}"
         yield f"  {_place(rule)}"
         for inclusion in inclusions(rule):
-            yield f"  {colours.faint('included by')} {_harmless(inclusion.file)}:{inclusion.line}"
+            yield f"  {colours.faint('included by')} {harmless(inclusion.file)}:{inclusion.line}"
     if explanation.demands is not None:
         yield ""
         yield "What it asks for besides, or the call is denied:"
@@ -130,7 +130,7 @@ def explanation_text(
         yield from table(
             ("but for", "rule", "place"),
             (
-                (miss.field, _harmless(format_rule(miss.rule)), _place(miss.rule))
+                (miss.field, harmless(format_rule(miss.rule)), _place(miss.rule))
                 for miss in explanation.near_misses
             ),
             colours,
@@ -139,7 +139,7 @@ def explanation_text(
 
 def _demands_text(demands: Demands) -> Iterator[str]:
     if demands.value is not None:
-        yield f"  the payload is {_harmless(demands.value)}"
+        yield f"  the payload is {harmless(demands.value)}"
     if demands.framed_to is not None:
         yield f"  in its frame, it leads from {demands.framed_from} to {demands.framed_to}"
     yield f"  what else it touches is {demands.selects}, or selected by the argument or value"
@@ -168,7 +168,7 @@ def _daemon_text(status: Mapping[str, Any], colours: Colours) -> Iterator[str]:
     yield f"since    {_moment(status['since'])}"
     yield f"used by  {status['program']}, process {status['pid']}, started {_moment(status['started'])}"
     for socket in status["sockets"] or ["no socket of its own: another policy daemon is in front"]:
-        yield f"asked on {_harmless(socket)}"
+        yield f"asked on {harmless(socket)}"
     if error is not None:
         found = PolicyError(
             error["kind"], error["message"], file=error["file"], line=error["line"], column=error["column"]
@@ -178,7 +178,7 @@ def _daemon_text(status: Mapping[str, Any], colours: Colours) -> Iterator[str]:
     if status["in_force"]:
         yield f"digest   {status['digest']}"
         yield f"rules    {status['rules']} in {len(status['files'])} files"
-        yield from (f"           {_harmless(file)}" for file in status["files"])
+        yield from (f"           {harmless(file)}" for file in status["files"])
     for warning in status["warnings"]:
         yield f"warning  {colours.odd(warning)}"
     for place in status["unwatched"]:
@@ -217,7 +217,7 @@ def _hints(explanation: Explanation, request: Request, world: World) -> Iterator
 
 
 def _place(rule: AnyRule) -> str:
-    file = _harmless(rule.file)
+    file = harmless(rule.file)
     return file if rule.line is None else f"{file}:{rule.line}"
 
 
@@ -226,7 +226,7 @@ def _rule_document(rule: AnyRule) -> dict[str, Any]:
     return {"rule": format_rule(rule), "file": rule.file, "line": rule.line, "included_from": chain}
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """One printable character for each of the text: policy may be written by those who are not trusted with
     the terminal, and a word of it can hold anything but white space."""
     return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)

@@ -1,9 +1,4 @@
-"""``qubes-policy-restore``: take over the policy files of another directory.
-
-The files of SOURCE_DIR and of its ``include`` are copied, those that are included before those that include
-them, so that the policy is whole at each moment. A file that is there already is left alone. All of them are
-taken over, or none where the policy would not be whole with them.
-"""
+"""``qubes-policy-restore``: take over the policy files of another directory."""
 
 from __future__ import annotations
 
@@ -23,20 +18,42 @@ from qubesd.config import ConfigError, load
 from qubesd.errors import QubesError
 from qubesd.model.state import DOM0
 
-_EXAMPLES = """\
+_DESCRIPTION = """\
+Take over the policy files of another directory.
+
+The files of SOURCE_DIR and of its include folder are copied, those that are
+included before those that include them, so that the policy is whole at each
+moment. A file that is there already is left alone. All of them are taken over,
+or none where the policy would not be whole with them.
+
+The backups of qubes-policy have the history as well.
+"""
+_EPILOG = """\
+exit status:
+  0  all of them were taken over
+  1  none was; standard error says why
+  2  the command line is wrong
+
+files:
+  /etc/qubes/policy.d
+      the policy
+  /var/lib/qubes/policy-history
+      its history, in which this is one entry
+
 examples:
   qubes-policy-restore /mnt/old-dom0/etc/qubes/policy.d
   qubes-policy-restore --dest /tmp/policy.d /mnt/old-dom0/etc/qubes/policy.d
 
-qubes-policy backup and qubes-policy restore keep the history as well.
+see also:
+  qubes-policy(1)
 """
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="qubes-policy-restore",
-        description=__doc__,
-        epilog=_EXAMPLES,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(

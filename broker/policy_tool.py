@@ -1,11 +1,4 @@
-"""``qubes-policy``: for those who write policy, in dom0.
-
-qubes-policy check                              is all of it well formed?
-qubes-policy check DIR                          the same for a directory that is not installed yet
-qubes-policy check --alone                      the same as a policy daemon beside a stock qubesd reads it
-qubes-policy explain mgmt admin.vm.Start work   why is it allowed or denied?
-qubes-policy status                             who decides, and by what?
-"""
+"""``qubes-policy``: for those who write policy, in dom0."""
 
 from __future__ import annotations
 
@@ -13,112 +6,60 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from broker.answering import StateError
+from broker.authoring import files
+from broker.authoring.archives import backup, restore
+from broker.authoring.command_line import parser
+from broker.authoring.desk import desk_of, edits_of
+from broker.authoring.editing import edit_named
+from broker.authoring.keeping import entry_differences, history, rollback
+from broker.authoring.meaning import amounts
+from broker.authoring.outcome import Command, carried_out
+from broker.authoring.payload import particulars_of
+from broker.authoring.preview import Previews
 from broker.catalogue import catalogue
 from broker.client import CallError, NoReplyError
 from broker.colour import Colours
+from broker.described import NOT_ALLOWED, ToolError, described_world, internal_socket
 from broker.internal import ask
 from broker.places import STATUS_SOCKET, TRIAL
 from broker.policy_methods import STATUS
 from broker.policy_report import explanation_document, explanation_text, marked_line, status_text
 from broker.sockets import answers
-from broker.stock_state import MAX_DOCUMENT, parse_state
-from policy_engine import DirectorySource, Loader, PolicyError, PolicySource, Request, World, explain
-from qubesd.config import Config, ConfigError, load
-
-STATE_PATIENCE = 30.0
-"""Seconds that qubesd may take to describe the qubes."""
+from policy_engine import (
+    Allowance,
+    Denied,
+    DirectorySource,
+    Loader,
+    PolicyError,
+    PolicySource,
+    Request,
+    allowance,
+    confirm,
+    explain,
+)
+from qubesd.config import Config
 
 STATUS_PATIENCE = 5.0
 """Seconds that all daemons together may take to tell what they decide by."""
-
-_NOT_ALLOWED = "permission denied; only dom0 may ask: be root, or in its group"
 
 MAX_STATUS = 16 * 1024 * 1024
 """Bytes of one such answer."""
 
 
-_EXAMPLES = """\
-examples:
-  qubes-policy explain mgmt admin.vm.property.Get+label work
-  qubes-policy explain work qubes.Filecopy @default
-  qubes-policy explain work qubes.OpenURL @dispvm:web
-  qubes-policy explain sys-relay qubes.Filecopy work --requested-source remote-laptop
-"""
-
-
-class ToolError(Exception):
-    """What was asked for is not to be had; the text says why and what to do."""
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Exit status 0: well formed, explained, in force; 1: errors in the policy; 2: it is not to be had."""
-    options = arguments_of(arguments)
-    try:
-        config = load(options.root, options.config)
-        status = {"check": _check, "explain": _explain, "status": _status}[options.command](options, config)
-    except (ToolError, ConfigError) as error:
-        print(f"qubes-policy: {error}", file=sys.stderr)
-        status = 2
-    except BrokenPipeError:
-        # Whoever reads has seen enough, as in `qubes-policy check | head`.
-        sys.stderr.close()
-        status = 2
-    sys.exit(status)
-
-
-def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="qubes-policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="the directory that qubesd --root was given")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the configuration (default: etc/qubes/qubesd.toml)"
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="show every error of every file")
-    check.add_argument(
-        "directory",
-        nargs="?",
-        type=Path,
-        metavar="DIR",
-        help="check this policy directory alone (default: those that are configured)",
-    )
-    check.add_argument(
-        "--alone",
-        action="store_true",
-        help="read it as qrexec-policy-daemon does on a stock dom0, where it decides what others carry out",
-    )
-    why = commands.add_parser(
-        "explain",
-        help="show how a call is decided, and why",
-        description="How a call is decided by the policy files as they are now.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    why.add_argument("source", metavar="SOURCE", help="the calling qube")
-    why.add_argument("service", metavar="SERVICE[+ARG]", help="such as admin.vm.Start or qubes.Filecopy")
-    why.add_argument("target", metavar="TARGET", help="a qube, @default, @dispvm, @dispvm:NAME or dom0")
-    why.add_argument(
-        "--requested-source",
-        metavar="NAME",
-        help="the RemoteVM that SOURCE, its relay, calls for",
-    )
-    why.add_argument("--json", action="store_true", help="for programs")
-    why.add_argument(
-        "--system-info",
-        type=Path,
-        metavar="FILE",
-        help="the qubes as internal.GetSystemInfo told of them (default: ask the running qubesd)",
-    )
-    status = commands.add_parser("status", help="show who decides, and by what")
-    status.add_argument("--json", action="store_true", help="for programs")
-    return parser.parse_args(arguments)
+    """Exit status 0: done, well formed, explained, in force; 1: refused, errors in the policy; 2: it is not
+    to be had."""
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.command is not None and files.is_stock(options):
+        made.error("an option of the stock program and a command: one of them says what to do")
+    carried_out(_COMMANDS[options.command], options, "qubes-policy")
 
 
 def _check(options: argparse.Namespace, config: Config) -> int:
@@ -166,13 +107,22 @@ def _explain(options: argparse.Namespace, config: Config) -> int:
         message = f"{error}\nevery judged call is denied until the policy loads; try qubes-policy check"
         print(f"qubes-policy: {message}", file=sys.stderr)
         return 1
-    world = _world(options.system_info, config)
+    world = described_world(options.system_info, config)
     request = Request.of(options.service, options.source, options.target, options.requested_source)
     explanation = explain(policy, request, world)
+    if options.value and not isinstance(explanation.decision, Denied):
+        about = particulars_of(options.value, request)
+        explanation = replace(
+            explanation, decision=confirm(policy, explanation.decision, request, about, world)
+        )
+    held = None if isinstance(explanation.decision, Denied) else allowance(policy, request.source, world)
     if options.json:
-        print(json.dumps(explanation_document(explanation, request), indent=1))
+        limits = None if held is None else asdict(held)
+        print(json.dumps({**explanation_document(explanation, request), "limits": limits}, indent=1))
     else:
         _print(explanation_text(explanation, request, world, Colours.of(sys.stdout)))
+        if held not in (None, Allowance()) and request.service.startswith("admin."):
+            print(f"\nOf what it creates, {request.source} may have {amounts(held)}.")
     return 0
 
 
@@ -191,7 +141,7 @@ def _status(options: argparse.Namespace, config: Config) -> int:
 
 async def _gather(config: Config) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """What the daemons that run here tell, and why others that run do not, by their sockets."""
-    qubesd = _socket(config)
+    qubesd = internal_socket(config)
     alone = config.policy_socket.with_name(STATUS_SOCKET)
     places = (qubesd, alone, config.run_dir / TRIAL / STATUS_SOCKET)
     told = await asyncio.gather(*(_status_of(place) for place in places))
@@ -207,7 +157,7 @@ async def _status_of(place: Path) -> dict[str, Any] | str | None:
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError:
-        return _NOT_ALLOWED
+        return NOT_ALLOWED
     except OSError as error:
         return str(error.strerror or error)
     except (CallError, NoReplyError, ValueError) as error:
@@ -236,43 +186,52 @@ def _directories(config: Config) -> list[str]:
     return [str(config.policy_runtime), str(config.policy_dir)]
 
 
-def _world(file: Path | None, config: Config) -> World:
-    if file is None:
-        place, content = str(_socket(config)), _describe(config)
-    else:
-        try:
-            place, content = str(file), file.read_bytes()
-        except OSError as error:
-            raise ToolError(f"{file}: {error.strerror}") from error
-    try:
-        return parse_state(content)
-    except StateError as error:
-        raise ToolError(f"{place}: {error}") from error
-
-
-def _socket(config: Config) -> Path:
-    return config.run_dir / "qubesd.internal.sock"
-
-
-def _describe(config: Config) -> bytes:
-    """What qubesd, ours or a stock one, tells of the qubes."""
-    place, service = _socket(config), "internal.GetSystemInfo"
-    try:
-        return asyncio.run(ask(place, service, STATE_PATIENCE, MAX_DOCUMENT))
-    except PermissionError as error:
-        raise ToolError(f"{place}: {_NOT_ALLOWED}") from error
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise ToolError(f"{place}: nobody answers; is qubesd running, and is this dom0?") from error
-    except OSError as error:
-        raise ToolError(f"{place}: {error.strerror or error}") from error
-    except (CallError, NoReplyError) as error:
-        raise ToolError(f"{place}: {service} is not answered: {error}") from error
-
-
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
 
+
+def _set(options: argparse.Namespace, config: Config) -> int:
+    return files.replace(desk_of(config), options.name, files.content_of(options), options.token)
+
+
+def _history(options: argparse.Namespace, config: Config) -> int:
+    edits, colours = edits_of(config), Colours.of(sys.stdout)
+    if options.entry is None:
+        return history(edits, options.json, colours)
+    return entry_differences(edits, options.entry, colours)
+
+
+def _rollback(options: argparse.Namespace, config: Config) -> int:
+    previews = Previews(config, Colours.of(sys.stdout), options.system_info)
+    return rollback(edits_of(config), options.entry, options.yes, previews)
+
+
+def _backup(options: argparse.Namespace, config: Config) -> int:
+    return backup(edits_of(config), options.archive, options.frame)
+
+
+def _restore(options: argparse.Namespace, config: Config) -> int:
+    previews = Previews(config, Colours.of(sys.stdout), options.system_info)
+    return restore(edits_of(config), options.archive, options.frame, options.yes, previews)
+
+
+_COMMANDS: Mapping[str | None, Command] = {
+    None: lambda options, config: files.stock(options, desk_of(config)),
+    "check": _check,
+    "explain": _explain,
+    "status": _status,
+    "list": lambda options, config: files.names(desk_of(config), options.folder),
+    "include/": lambda options, config: files.names(desk_of(config), options.folder),
+    "get": lambda options, config: files.get(desk_of(config), options.name, options.token),
+    "set": _set,
+    "remove": lambda options, config: files.remove(desk_of(config), options.name, options.token),
+    "edit": edit_named,
+    "history": _history,
+    "rollback": _rollback,
+    "backup": _backup,
+    "restore": _restore,
+}
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from broker.connection import Connection
-from broker.dispatch import Dispatcher, Methods
+from broker.contract import Methods
+from broker.dispatch import Dispatcher
 from broker.hangup import HangUps
 from broker.identity import DOM0_ACCOUNT, Account, Door
 from broker.serving import Listening, Waits

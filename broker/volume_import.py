@@ -7,6 +7,7 @@ there, and passes on what qubesd says at the end. qubesd judges the qube again f
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.called import ServiceParser, called
+from broker.called import SOURCE, ServiceParser, called
 from broker.client import connect, received, send_all
 from broker.places import QUBESD_INTERNAL_SOCKET
 from broker.wire import Failure, FramingError, encode_call, encode_error, parse_reply
@@ -28,6 +29,39 @@ _LONGEST_SIZE = 21
 """Bytes of the line with the size, its end included."""
 _PATIENCE = 600.0
 """Seconds that qubesd may take for one answer: a commit may copy."""
+
+
+_DESCRIPTION = """\
+Put what a calling qube sends into a volume of another one.
+
+It is the services admin.vm.volume.Import and admin.vm.volume.ImportWithSize,
+which the qrexec daemon runs in dom0 with the new content on standard input. It
+asks qubesd, in the name of the calling qube, where to put the data, puts them
+there, and passes on what qubesd says at the end.
+"""
+_EPILOG = """\
+exit status:
+  0  qubesd has taken the data
+  1  it has not; its reply, on standard output, says why
+
+environment:
+  QREXEC_REMOTE_DOMAIN
+      the calling qube
+  QREXEC_REQUESTED_TARGET_TYPE, QREXEC_REQUESTED_TARGET
+      the qube that has the volume
+
+files:
+  /etc/qubes-rpc/admin.vm.volume.Import, /etc/qubes-rpc/admin.vm.volume.ImportWithSize
+      the links by which the qrexec daemon finds it
+
+examples:
+  qrexec-client-vm work admin.vm.volume.Import+private < image
+  (stat -c %s image; cat image) |
+      qrexec-client-vm work admin.vm.volume.ImportWithSize+private
+
+see also:
+  qubesd(8), qubes-console(8)
+"""
 
 
 class Places(NamedTuple):
@@ -52,15 +86,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(arguments: Sequence[str]) -> bytes:
-    parser = ServiceParser("admin.vm.volume.Import")
-    parser.add_argument("volume")
-    # The data begin with a line that has the new size in bytes.
-    named = Path(sys.argv[0]).name == WITH_SIZE
-    parser.add_argument("--with-size", action="store_true", default=named)
-    parser.add_argument("--qubesd-internal-socket-path", type=Path, default=Path(QUBESD_INTERNAL_SOCKET))
-    options = parser.parse_args(arguments)
+    options = parser(SOURCE in os.environ).parse_args(arguments)
     places = Places(*called(os.environ), options.volume, options.qubesd_internal_socket_path)
-    return run(places, sys.stdin.fileno(), options.with_size)
+    with_size = options.with_size or Path(sys.argv[0]).name == WITH_SIZE
+    return run(places, sys.stdin.fileno(), with_size)
+
+
+def parser(for_a_qube: bool = False) -> argparse.ArgumentParser:
+    """The command line, ``for_a_qube`` as of ``ServiceParser``."""
+    parser = ServiceParser("qubes-volume-import", _DESCRIPTION, _EPILOG, for_a_qube)
+    parser.add_argument(
+        "volume", metavar="VOLUME", help="the volume, such as private: the service's argument"
+    )
+    parser.add_argument(
+        "--with-size",
+        action="store_true",
+        help=f"the data begin with a line that has the new size in bytes; under the name {WITH_SIZE} always",
+    )
+    parser.add_argument(
+        "--qubesd-internal-socket-path",
+        type=Path,
+        default=Path(QUBESD_INTERNAL_SOCKET),
+        metavar="PATH",
+        help="the internal socket of qubesd (default: %(default)s)",
+    )
+    return parser
 
 
 def run(places: Places, stream: int, with_size: bool) -> bytes:

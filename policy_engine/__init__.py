@@ -6,6 +6,7 @@
 
 from policy_engine.catalogue import Catalogue, Entry, Kind, Names
 from policy_engine.confirm import Particulars, allowance, confirm
+from policy_engine.convert import Conversion, convert
 from policy_engine.decide import decide
 from policy_engine.decision import Allowed, Asked, Decision, Denied, Request
 from policy_engine.delegation import Allowance, AnyRule, DelegationRule, Limit
@@ -13,7 +14,9 @@ from policy_engine.edit import Changes, Editing, Faults
 from policy_engine.errors import ClosedFrame, PolicyError, WorldError
 from policy_engine.explain import Demands, Explanation, NearMiss, explain, inclusions
 from policy_engine.format import format_rule
+from policy_engine.graph import Labels, Scope, called, graph
 from policy_engine.hidden import hidden
+from policy_engine.lint import Finding, lint
 from policy_engine.load import CONFIGURED, LEGACY, RUNTIME, Loader, load
 from policy_engine.model import Action, Allow, Ask, Deny, Inclusion, Rule, Selector
 from policy_engine.policy import Policy
@@ -38,6 +41,7 @@ __all__ = [
     "Catalogue",
     "Changes",
     "ClosedFrame",
+    "Conversion",
     "Decision",
     "DelegationRule",
     "Demands",
@@ -48,8 +52,10 @@ __all__ = [
     "Entry",
     "Explanation",
     "Faults",
+    "Finding",
     "Inclusion",
     "Kind",
+    "Labels",
     "Limit",
     "Loader",
     "MemorySource",
@@ -62,16 +68,21 @@ __all__ = [
     "QubeFacts",
     "Request",
     "Rule",
+    "Scope",
     "Selector",
     "World",
     "WorldError",
     "allowance",
+    "called",
     "confirm",
+    "convert",
     "decide",
     "explain",
     "format_rule",
+    "graph",
     "hidden",
     "inclusions",
+    "lint",
     "load",
     "respond",
     "settle",

@@ -62,15 +62,9 @@ def choices(plan: Plan, ask: Ask, source: str, world: World) -> tuple[str, ...]:
 
 
 def choices_in_dialect(
-    rule: DelegationRule, ask: Ask, plan: Plan, source: str, world: World, served: bool
+    rule: DelegationRule, ask: Ask, plan: Plan, source: str, world: World
 ) -> tuple[str, ...]:
-    """The targets for which a rule of the dialect, this very one, decides, inside its frame.
-
-    Args:
-        served: the call is one of the Admin API, which dom0 carries out whatever it is about.
-    """
-    if served:
-        return (DOM0,)
+    """The targets for which a rule of the dialect, this very one, decides, inside its frame."""
     names = (
         choices(plan, ask, source, world)
         if ask.target is not None
@@ -97,6 +91,15 @@ def _decided(rule: DelegationRule, ask: Ask, plan: Plan, source: str, world: Wor
         if position is not None and plan.rules[position] is rule:
             names.append(target)
     return tuple(sorted(names))
+
+
+def subject(target: str, world: World) -> tuple[str, ...]:
+    """The one choice for a call of the Admin API, which dom0 carries out: the qube that it is about, if the
+    prepared ``target`` is one. Another one would be another call."""
+    if target in DOM0_TEXTS:
+        return (DOM0,)
+    resident = world.resident(target)
+    return () if resident is None else (resident.facts.name,)
 
 
 def preselected(ask: Ask, targets: tuple[str, ...], source: str, world: World) -> str | None:

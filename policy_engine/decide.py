@@ -3,10 +3,10 @@
 The steps are those of sections 5 to 7 of the policy language.
 """
 
-from policy_engine.choices import choices, choices_in_dialect, preselected
+from policy_engine.choices import choices, choices_in_dialect, preselected, subject
 from policy_engine.decision import Asked, Decision, Denied, Request
 from policy_engine.delegation import AnyRule, DelegationRule
-from policy_engine.model import Allow, Ask, Deny
+from policy_engine.model import DOM0, Allow, Ask, Deny
 from policy_engine.policy import Policy
 from policy_engine.resolve import delegated, resolve
 from policy_engine.targets import NO_KEYS, argument_keys, frame_keys, prepare, source_keys, target_keys
@@ -59,11 +59,11 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
         return resolve(rule, action, target, source, world)
     if isinstance(action, Deny):
         return Denied("rule", action.notify, rule)
-    if isinstance(rule, DelegationRule):
-        targets = choices_in_dialect(rule, action, plan, source, world, service in policy.served)
-    else:
-        targets = choices(plan, action, source, world)
-    return _ask(rule, action, targets, target, source, world)
+    if not isinstance(rule, DelegationRule):
+        return _ask(rule, action, choices(plan, action, source, world), target, source, world)
+    if service in policy.served:
+        return _ask(rule, action, subject(target, world), target, source, world, DOM0)
+    return _ask(rule, action, choices_in_dialect(rule, action, plan, source, world), target, source, world)
 
 
 def _refuse_source(requested: str, caller: str, world: World) -> Denied | None:
@@ -78,10 +78,16 @@ def _refuse_source(requested: str, caller: str, world: World) -> Denied | None:
 
 
 def _ask(
-    rule: AnyRule, ask: Ask, targets: tuple[str, ...], target: str, source: str, world: World
+    rule: AnyRule,
+    ask: Ask,
+    targets: tuple[str, ...],
+    target: str,
+    source: str,
+    world: World,
+    served_by: str | None = None,
 ) -> Asked | Denied:
     """The question that a rule puts (section 7.3)."""
     if not targets:
         return Denied("nothing-to-ask", True, rule)
     default = preselected(ask, targets, source, world)
-    return Asked(targets, default, target, source, ask.user, ask.autostart, ask.notify, rule)
+    return Asked(targets, default, target, source, ask.user, ask.autostart, ask.notify, rule, served_by)

@@ -28,6 +28,7 @@ DenialKind = Literal[
     "user",
     "not-a-choice",
     "bad-agent-answer",
+    "changed",
 ]
 
 
@@ -85,6 +86,8 @@ class Asked(NamedTuple):
     Attributes:
         targets: the choices, sorted by code point; at least one.
         default_target: the one to preselect, if any.
+        served_by: where the call goes whichever is chosen, since the choices say what it is about; ``None``
+            where it goes to the choice.
 
     The others are those of ``Allowed``, once there is a choice.
     """
@@ -97,6 +100,7 @@ class Asked(NamedTuple):
     autostart: bool
     notify: bool
     rule: AnyRule
+    served_by: str | None = None
 
 
 class Denied(NamedTuple):

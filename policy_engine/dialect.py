@@ -98,13 +98,15 @@ _TAKES: dict[Kind, tuple[str, ...]] = {"value": ("allow", "ask"), "remember": ("
 _KINDS: dict[str, Kind] = {kind: kind for kind in _TAKES}
 
 
-@dataclass(frozen=True, slots=True)
-class _Defined:
-    """What a name stands for, with its size."""
+@dataclass(slots=True)
+class Defined:
+    """What a name stands for, with its size, the line that says so and whether the file has used it."""
 
     expression: Expression
     atoms: int
     depth: int
+    line: int
+    used: bool = False
 
 
 class Dialect:
@@ -114,12 +116,13 @@ class Dialect:
 
     Attributes:
         atoms: names and tokens of all expressions that were read, those read again counted again.
+        defined: what the names stand for that were defined so far.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self.atoms = 0
-        self._defined: dict[str, _Defined] = {}
+        self.defined: dict[str, Defined] = {}
         self._known: dict[tuple[str, str], tuple[Any, int]] = {}
 
     def services(self, text: str) -> Services:
@@ -157,13 +160,13 @@ class Dialect:
         self.atoms += atoms
         return cast(V, value)
 
-    def define(self, text: str) -> None:
-        """``!define @name (expression)``. Refuses: define, token."""
+    def define(self, text: str, line: int) -> None:
+        """``!define @name (expression)`` in this line. Refuses: define, token."""
         tree = _parse("define", text, "define", "!define @NAME (EXPRESSION)")
         name, expression = tree.children
-        if str(name) in _BUILT_IN or str(name) in self._defined:
+        if str(name) in _BUILT_IN or str(name) in self.defined:
             raise FieldError("define", f"{quoted(name)} has a meaning already", name.start_pos or 0)
-        self._defined[str(name)] = _Defined(self._built(expression), *self._size(expression))
+        self.defined[str(name)] = Defined(self._built(expression), *self._size(expression), line)
 
     def limit(self, text: str) -> tuple[Expression, Allowance]:
         """``!limit SOURCE key=value …``. Refuses: limit, token."""
@@ -231,7 +234,7 @@ class Dialect:
     def _size(self, tree: Any) -> tuple[int, int]:
         """The names and tokens of an expression, and how deep defined names lie in it."""
         if tree.data == "defined":
-            defined = self._defined[str(tree.children[0])]
+            defined = self.defined[str(tree.children[0])]
             return defined.atoms, defined.depth + 1
         if tree.data not in ("either", "both", "negated"):
             return 1, 0
@@ -249,10 +252,11 @@ class Dialect:
                 return Is("*")
             case "defined":
                 (name,) = tree.children
-                found = self._defined.get(str(name))
+                found = self.defined.get(str(name))
                 if found is None:
                     message = f"expected a token or a name that is defined above, found {quoted(name)}"
                     raise FieldError("token", message, name.start_pos or 0)
+                found.used = True
                 return found.expression
         (token,) = tree.children
         if token.startswith("@template:") and not self.catalogue.enforced:

@@ -34,6 +34,8 @@ Kind = Literal[
     # a directive's object
     "not-a-file",
     "not-a-directory",
+    # of lint: what the loader takes
+    "include-path",
     # the set of files
     "file-name",
     "io",

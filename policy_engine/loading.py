@@ -291,13 +291,7 @@ class Loading:
 
     def _legacy_directory(self, within: Inclusion) -> None:
         """Read the directory of Qubes 4.0, where a file's name is the service and argument of its rules."""
-        called = []
-        for name in self._list(self._legacy):
-            if name[0] == "." or name.endswith(_LEGACY_PASSED_OVER) or not _LEGACY_NAME.fullmatch(name):
-                continue
-            service, plus, argument = name.partition("+")
-            called.append((service, not plus, plus + argument or ANY, name))
-        for service, any_argument, argument, name in sorted(called):
+        for service, any_argument, argument, name in called_by(self._list(self._legacy)):
             file = self._resolve(posixpath.join(self._legacy, name))
             origin = Origin(file, within, (service, argument))
             self._file(origin, self._legacy, file)
@@ -306,6 +300,18 @@ class Loading:
                 for target in (AnyQube(), AdminQube()):
                     rule = Rule(service, argument, AnyQube(), target, Deny(), file, None, within)
                     self._add((rule,), origin)
+
+
+def called_by(names: Iterable[str]) -> list[tuple[str, bool, str, str]]:
+    """Of the names in the directory of Qubes 4.0 those that are read, in order: the service and argument that
+    the file is for, whether that is every argument, and the name."""
+    called = []
+    for name in names:
+        if name[0] == "." or name.endswith(_LEGACY_PASSED_OVER) or not _LEGACY_NAME.fullmatch(name):
+            continue
+        service, plus, argument = name.partition("+")
+        called.append((service, not plus, plus + argument or ANY, name))
+    return sorted(called)
 
 
 def _framed_twice(path: str, origin: Origin) -> PolicyError:

@@ -6,7 +6,7 @@ that asks for more is filed under a key that whatever it matches must have, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from sys import intern
 from typing import NamedTuple
@@ -207,22 +207,27 @@ class Plan:
             self._effects = list(self._ordered())
         return self._effects
 
-    def _ordered(self) -> list[Effect]:
+    def each(self) -> Iterator[tuple[int, Effect]]:
+        """In order, with its position, what each rule decides that can decide anything."""
         settled: dict[int, list[str]] = {}
         for key, position in self.first.items():
             settled.setdefault(position, []).append(key)
-        conditional = self._conditions
+        for position in sorted({*settled, *self._conditions}):
+            effect = Effect(self.rules[position], settled.get(position, []), self._conditions.get(position))
+            yield position, effect
+
+    def _ordered(self) -> list[Effect]:
         effects: list[Effect] = []
         # Rules for two names never speak of the same qube. So a name can join what was last said with the
         # same outcome, as long as only names stand between.
         joinable: dict[Allow | None, Effect] = {}
-        for position in sorted({*settled, *conditional}):
-            rule, keys = self.rules[position], settled.get(position, [])
+        for _, one in self.each():
+            rule = one.rule
             if isinstance(rule, DelegationRule):
-                effects.append(Effect(rule, keys, conditional.get(position)))
+                effects.append(one)
                 joinable.clear()
                 continue
-            (key,) = keys
+            (key,) = one.keys
             outcome = rule.action if isinstance(rule.action, Allow) else None
             effect = joinable.get(outcome)
             named = not key.startswith(("@", "*", "uuid:"))

@@ -88,7 +88,7 @@ def _begin(text: str) -> None:
 def _directive(text: str, origin: Origin, dialect: Dialect, number: int, column: int) -> DialectStep | None:
     name = text.split()[0]
     if name == "!define":
-        dialect.define(text)
+        dialect.define(text, number)
         return None
     if origin.frame is not None:
         raise FieldError("frame", f"a framed file holds rules and !define only, found {quoted(name)}")

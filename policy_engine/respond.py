@@ -19,7 +19,13 @@ def take(asked: Asked, choice: str, world: World) -> Allowed | Denied:
         disposable = choice.startswith("@dispvm:")
         return Denied("not-dispvm-template" if disposable else "no-target", True, asked.rule)
     return Allowed(
-        choice, asked.requested_target, asked.source, asked.user, asked.autostart, asked.notify, asked.rule
+        asked.served_by or choice,
+        asked.requested_target,
+        asked.source,
+        asked.user,
+        asked.autostart,
+        asked.notify,
+        asked.rule,
     )
 
 

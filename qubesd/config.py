@@ -23,38 +23,49 @@ class Config:
     """Paths, the libvirt URI and the switches of policy; the defaults are the stock places.
 
     Every field but ``users`` is a key of the same name at the top of the TOML file; ``[users]`` is a table.
+    The configuration reference is made of the fields, what is below each, and ``FORMS``.
     """
 
     qubes_dir: Path = Path("/var/lib/qubes")
+    """``qubes.xml``, the folders of the qubes, and the kernels in ``vm-kernels``."""
     run_dir: Path = Path("/var/run")
-    """``qubesd.sock``, ``qubesd.internal.sock`` and ``qubesd.misc.sock``."""
+    """The sockets of dom0: ``qubesd.sock``, ``qubesd.internal.sock``, ``qubesd.misc.sock`` and
+    ``qubes/policy.sock``."""
     channels_dir: Path = Path("/var/run/qubes/rpc")
-    """``<uuid>.sock`` for each qube."""
+    """The channels of the qubes, ``UUID.sock`` for each."""
     user_socket: Path = Path("/var/run/qubes/user.sock")
+    """The socket of the local users, each of whom is judged as the qube that ``users`` gives them."""
     policy_runtime: Path = Path("/run/qubes/policy.d")
+    """The policy that is made at run time. A file here hides one of the same name in ``policy_dir``."""
     policy_dir: Path = Path("/etc/qubes/policy.d")
+    """The policy that is kept."""
     policy_legacy: Path = Path("/etc/qubes-rpc/policy")
+    """The policy in the old form, a file for each service, which ``!compat-4.0`` includes."""
     policy_history: Path = Path("/var/lib/qubes/policy-history")
-    """What the policy was, and who changed it."""
+    """What the policy in ``policy_dir`` was, and who changed it."""
     services_dir: Path = Path("/etc/qubes-rpc")
     """The qrexec services of dom0: ``policy.EvalSimple`` and ``policy.EvalGUI`` of ours, ``policy.Ask`` and
     ``policy.Notify`` of the user's agent."""
     log_dir: Path = Path("/var/log/qubes")
+    """The audit log, ``qubesd-audit.jsonl``."""
     callback_file: Path = Path("/etc/qubes_callback.json")
     """The commands of pools of the driver ``callback``."""
     hypervisor: str = "xen"
-    """``test``, ``qemu`` or ``xen``."""
+    """What runs the qubes; ``test`` is part of the process and runs none."""
     libvirt_uri: str = "xen:///"
+    """Where libvirt finds the hypervisor."""
     guest_service: str = ""
     """The command that runs a service as root in a guest, such as ``/usr/bin/qrexec-client -d {qube}
     'root:QUBESRPC {service} dom0'``: words with blanks between them, quoted as for a shell, which there is
-    none of. Empty where guests cannot be called."""
+    none of. Empty where guests cannot be called: the caller of a resize then reads that the guest was not
+    told."""
     socket_group: str = "qubes"
     """The group that may call as dom0; empty for none."""
     channels_owner: str = ""
     """The user, by name or uid, whose process carries the qubes' channels; empty where that is root."""
     visibility: str = "stock"
-    """``stock``, or ``strict``: every row, event and value is shown only where its own read is allowed."""
+    """What lists and events show a caller: as ``stock`` Qubes does, or, ``strict``, every row, event and
+    value only where its own read is allowed."""
     on_error: str = "deny"
     """While the policy does not load: ``deny`` every judged call, or go on with the ``last-good`` one."""
     trust_qrexec_consent: bool = False
@@ -62,11 +73,12 @@ class Config:
     says ``ask``, and serves ``policy.sock`` and the two ``policy.Eval`` services, which this daemon then
     leaves alone."""
     audit_size: int = 16
-    """MiB after which the audit log is put aside and a new one begun."""
+    """MiB after which the audit log is put aside and a new one is begun."""
     audit_files: int = 8
     """How many audit logs that were put aside are kept."""
     users: tuple[tuple[int, str], ...] = ()
-    """uid of a local user and the name of the management qube that calls over ``user.sock`` are judged as."""
+    """Local users, by name or uid, and the management qube that the calls of each over ``user_socket`` are
+    judged as. Root calls over ``qubesd.sock`` and cannot be mapped."""
 
     @property
     def store(self) -> Path:
@@ -156,10 +168,10 @@ def parse(text: str, place: Path, defaults: Config) -> Config:
         kind = kinds[key]
         wanted = str if issubclass(kind, Path) else kind
         if type(value) is not wanted:
-            raise ConfigError(f"{where}: {key!r} must be a {_WORDS[wanted]}, found {value!r}")
-        problem = _RULES.get(key, _absolute if issubclass(kind, Path) else _anything)(value)
-        if problem:
-            raise ConfigError(f"{where}: {key!r} must be {problem}, found {value!r}")
+            raise ConfigError(f"{where}: {key!r} must be a {WORDS[wanted]}, found {value!r}")
+        form = FORMS.get(key)
+        if form is not None and not form.fits(value):
+            raise ConfigError(f"{where}: {key!r} must be {form.words}, found {value!r}")
         values[key] = Path(value) if issubclass(kind, Path) else value
     return replace(defaults, **values)
 
@@ -199,45 +211,52 @@ def _users(table: object, text: str, place: Path) -> tuple[tuple[int, str], ...]
     return tuple(sorted(found.items()))
 
 
-_WORDS = {str: "text", bool: "boolean (true or false)", int: "whole number"}
+WORDS: Mapping[type, str] = {str: "text", bool: "boolean (true or false)", int: "whole number"}
+"""What TOML has for the type of a field, that of a path being text."""
 
 
-def _one_of(*words: str) -> Callable[[Any], str]:
-    return lambda value: "" if value in words else "one of " + ", ".join(repr(word) for word in words)
+def _absolute(value: str) -> bool:
+    return value.startswith("/") and "\0" not in value
 
 
-def _from_to(low: int, high: int) -> Callable[[Any], str]:
-    return lambda value: "" if low <= value <= high else f"from {low} to {high}"
+def _known_user(value: str) -> bool:
+    return not value or uid_of(value) is not None
 
 
-def _absolute(value: str) -> str:
-    return "" if value.startswith("/") and "\0" not in value else "an absolute path"
-
-
-def _anything(value: object) -> str:
-    return ""
-
-
-def _known_user(value: str) -> str:
-    return "" if not value or uid_of(value) is not None else "a user of this machine"
-
-
-def _command(value: str) -> str:
+def _command(value: str) -> bool:
     try:
         shlex.split(value)
     except ValueError:  # a quotation that does not end
-        good = False
-    else:
-        good = not value or (value.startswith("/") and "{qube}" in value and "{service}" in value)
-    return "" if good else "empty, or a command with an absolute path, {qube} and {service}"
+        return False
+    return not value or (value.startswith("/") and "{qube}" in value and "{service}" in value)
 
 
-_RULES: Mapping[str, Callable[[Any], str]] = {
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a value must be, in words that go on after "must be", and whether one is."""
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+def _one_of(*words: str) -> Form:
+    return Form("one of " + ", ".join(repr(word) for word in words), lambda value: value in words)
+
+
+def _from_to(low: int, high: int) -> Form:
+    return Form(f"from {low} to {high}", lambda value: low <= value <= high)
+
+
+_PATH = Form("an absolute path", _absolute)
+
+FORMS: Mapping[str, Form] = {
     "hypervisor": _one_of("test", "qemu", "xen"),
     "visibility": _one_of("stock", "strict"),
     "on_error": _one_of("deny", "last-good"),
-    "channels_owner": _known_user,
-    "guest_service": _command,
+    "channels_owner": Form("a user of this machine", _known_user),
+    "guest_service": Form("empty, or a command with an absolute path, {qube} and {service}", _command),
     "audit_size": _from_to(1, 4096),
     "audit_files": _from_to(1, 1000),
+    **{field.name: _PATH for field in fields(Config) if isinstance(field.default, Path)},
 }
+"""By key, what a value must be besides being of the type of its field."""

@@ -43,6 +43,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "lxml": ("qubesd.store", "qubesd.virt"),
     "lark": ("policy_engine",),
     "pyinotify": ("broker",),
+    "gi": ("broker",),
     "socket": ("broker", "tools"),
     "socketserver": (),
 }

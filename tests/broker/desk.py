@@ -12,13 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from broker.agent import Agents
 from broker.allowances import allowance_of, is_kept
+from broker.asking import Asking
 from broker.audit import AuditLog
 from broker.catalogue import catalogue
-from broker.dispatch import Dispatcher, Methods
+from broker.consent import Consents
+from broker.contract import Methods
+from broker.dispatch import Dispatcher
 from broker.facts import Facts
 from broker.identity import Dom0Door, Peer, QubeDoor
 from broker.judge import PolicyInForce
+from broker.preparation import Preparation
+from broker.prompter import Prompter
 from broker.streams import Listener, Streams
 from policy_engine import Loader, MemorySource
 from qubesd.api.method import Access, Call, Command, Guard, Method, Need, Parser, Scope, Unguarded
@@ -105,7 +111,11 @@ async def desk(
         core.budgets.allowance_of = partial(allowance_of, policies, facts)
         core.creation.is_kept = partial(is_kept, policies, facts)
         audit = AuditLog(root / "audit", 1_000_000, 2)
-        dispatcher = Dispatcher(core, policies, facts, streams, audit, strict=strict, trust_consent=False)
+        preparation = Preparation(core, strict, frozenset())
+        asking = Asking(Prompter(Agents(root / "agents", str(root / "client"))), Consents())
+        dispatcher = Dispatcher(
+            core, policies, facts, streams, audit, preparation, asking, trust_consent=False
+        )
         ours, theirs = socket.socketpair()
         with ours, theirs:
             yield Desk(core, dispatcher, policies, streams, root / "audit", Peer(ours), methods)

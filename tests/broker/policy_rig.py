@@ -14,6 +14,7 @@ from broker.agent import Agents
 from broker.answering import Answering, Refused
 from broker.judge import PolicyInForce
 from broker.policy_sockets import MAX_CONNECTIONS, PolicySockets
+from broker.prompter import Prompter
 from broker.sockets import Access, short_path
 from policy_engine import MemorySource, PolicySource, QubeFacts, World, load
 
@@ -86,7 +87,7 @@ class Rig:
         """Decide by this policy in this world from now on."""
         policies = PolicyInForce(lambda: load(source), keep_last_good=False)
         policies.reload()
-        self.sockets.answering = Answering(policies, lambda: world, self.agents, self.refused)
+        self.sockets.answering = Answering(policies, lambda: world, Prompter(self.agents), self.refused)
 
     def policy(self, text: str, *qubes: QubeFacts) -> None:
         self.judge_by(policy_of(text), World.of((DOM0, *qubes)))
@@ -148,7 +149,7 @@ async def rig_at(
         with short_path(root / service) as name:
             servers.append(await asyncio.start_unix_server(agent.serve, name))
     policies = PolicyInForce(lambda: load(policy_of("")), keep_last_good=False)
-    answering = Answering(policies, lambda: World.of((DOM0,)), agents)
+    answering = Answering(policies, lambda: World.of((DOM0,)), Prompter(agents))
     sockets = PolicySockets(answering, patience, max_connections)
     sockets.open_all(root / "policy.sock", root / "policy.EvalSimple", root / "policy.EvalGUI", Access(0o600))
     try:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from itertools import count
 from pathlib import Path
 
@@ -26,7 +26,7 @@ _COUNTED = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.chmod",
 Edit = Callable[[PolicyEdits], object]
 
 
-def killed_at(step: int, edits: PolicyEdits, edit: Edit) -> bool:
+def killed_at(step: int, edits: PolicyEdits, edit: Edit, counted: Container[str] = _COUNTED) -> bool:
     """Run the edit in a process that is killed at its step of this number; whether there was such a step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the runner of the tests has threads
@@ -35,7 +35,7 @@ def killed_at(step: int, edits: PolicyEdits, edit: Edit) -> bool:
         steps = count()
 
         def kill(event: str, arguments: object) -> None:
-            if event in _COUNTED and next(steps) == step:
+            if event in counted and next(steps) == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(kill)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from broker.answering import MAX_ASKS, MAX_NOTES, MAX_RESPONSE
+from broker.answering import MAX_RESPONSE
 from broker.client import connect
+from broker.prompter import MAX_ASKS, MAX_NOTES
 from broker.questions import MAX_REQUEST
 from policy_engine import QubeFacts
 from tests.broker.policy_rig import Rig, lines, rig_at

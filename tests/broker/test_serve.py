@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from broker.client import connect
-from broker.dispatch import Methods
+from broker.contract import Methods
 from broker.hangup import HangUps
 from broker.identity import Dom0Door
 from broker.serve import House

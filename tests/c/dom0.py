@@ -26,6 +26,7 @@ admin.vm.List * alice @default allow target=dom0
 admin.vm.property.Get * alice @anyvm allow target=dom0
 admin.vm.property.Get * alice @adminvm allow target=dom0
 admin.vm.feature.Set * alice alice allow target=dom0
+admin.vm.feature.Set +asked alice bob ask target=dom0
 admin.vm.feature.Get * alice alice allow target=dom0
 admin.vm.notes.Get * alice @anyvm allow
 admin.vm.CurrentState * alice bob ask target=dom0

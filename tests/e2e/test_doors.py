@@ -165,7 +165,7 @@ def test_the_owner_of_the_channels_owns_their_files(daemon: Daemon) -> None:
     ("trust", "want"),
     [pytest.param(False, "PermissionDenied", id="not-trusted"), pytest.param(True, None, id="trusted")],
 )
-def test_an_ask_is_a_denial_unless_somebody_in_front_has_asked(
+def test_an_ask_where_nobody_can_be_asked_is_a_denial_unless_somebody_in_front_has_asked(
     tmp_path: Path, trust: bool, want: str | None
 ) -> None:
     policy = "admin.vm.property.Get * alice alice ask target=dom0\n"

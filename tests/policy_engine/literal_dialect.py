@@ -71,7 +71,7 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
     if isinstance(rule, Rule):
         choices = collected(policy, request, action, source, world)
     else:
-        choices = offered(policy, written, request, action, source, world)
+        choices = offered(policy, written, request, action, target, source, world)
     if not choices:
         return Denied("nothing-to-ask", True, rule)
     default = None if action.default_target is None else literal.written(action.default_target)
@@ -88,6 +88,7 @@ def decide(policy: Policy, request: Request, world: World) -> Decision:
         action.autostart,
         action.notify,
         rule,
+        "dom0" if request.service in ENTRIES and not isinstance(rule, Rule) else None,
     )
 
 
@@ -239,11 +240,13 @@ def framed(written: Written, target: str, source: str, world: World) -> bool:
 
 
 def offered(
-    policy: Policy, written: Written, request: Request, ask: Ask, source: str, world: World
+    policy: Policy, written: Written, request: Request, ask: Ask, target: str, source: str, world: World
 ) -> set[str]:
-    """What a question of the dialect offers: all for which this very rule decides, inside its frame."""
+    """What a question of the dialect offers: all for which this very rule decides, inside its frame; of
+    a call that dom0 serves, the qube that it is about."""
     if request.service in ENTRIES:
-        return {"dom0"}
+        about = literal.find(target, world)
+        return {"dom0"} if target in literal.DOM0 else set() if about is None else {about.name}
     if ask.target is not None:
         text = literal.written(ask.target)
         texts = {"dom0" if text in literal.DOM0 else text}

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from broker.policy_daemon import arguments_of
+from broker.policy_daemon import parser
 from broker.sockets import short_path
 
 BEHIND = ".behind"
@@ -130,4 +130,4 @@ async def serve(flaw: str, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], arguments_of(sys.argv[2:])))
+    asyncio.run(serve(sys.argv[1], parser().parse_args(sys.argv[2:])))

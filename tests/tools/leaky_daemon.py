@@ -31,7 +31,7 @@ def one_count(dispatcher: Dispatcher, caller: object) -> int:
 FLAWS: Mapping[str, tuple[str, Callable[..., object]]] = {
     "rows": ("broker.dispatch.applies", unfiltered),
     "values-in-events": ("broker.streams._values_readable", unread),
-    "named-qubes": ("broker.dispatch.as_seen", all_there),
+    "named-qubes": ("broker.preparation.as_seen", all_there),
     "counts": ("broker.dispatch.Dispatcher._count", one_count),
 }
 

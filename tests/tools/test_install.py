@@ -6,6 +6,7 @@ own to try it on.
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.prompts.main import SOCKET
 from broker.root import SHIPPED
 from tests.tools.test_switch import cut_short, fallback_of, snapshot, stock_root
 from tools.installation import debian, wheel
@@ -410,14 +412,37 @@ def test_the_whole_package_keeps_the_policy_that_somebody_edited(
 
 @pytest.mark.parametrize("name", ["qubes-admin-policy", "qubes-admin-core"])
 def test_what_the_package_says_to_start_is_in_a_package(packages: dict[str, Path], name: str) -> None:
-    """Every link and unit leads to a file of the packages."""
+    """Every link and unit leads to a file of the packages; only the agent makes its socket itself."""
     needs("dpkg-deb")
     listed = "".join(run("dpkg-deb", "--contents", path).stdout for path in packages.values())
     there = {line.split()[5][1:] for line in listed.splitlines()}
     own = run("dpkg-deb", "--contents", packages[name]).stdout
     ends = {line.split(" -> ")[1] for line in own.splitlines() if " -> " in line}
     assert ends
-    assert ends - there == set()
+    assert ends - there <= {str(debian.AGENT_SOCKET)}
+
+
+def test_man_finds_a_page_of_every_program_that_is_installed(
+    packages: dict[str, Path], tmp_path: Path
+) -> None:
+    needs("man")
+    for package in packages.values():
+        run("dpkg-deb", "--extract", package, tmp_path)
+    programs = tmp_path / "usr/lib/qubes-admin-core/bin"
+    # As in a root of its own, where the links lead to its own files.
+    for link in (tmp_path / "usr/share/man").glob("*/*"):
+        leads = tmp_path / link.readlink().relative_to("/")
+        assert leads.is_file()
+        link.unlink()
+        link.symlink_to(leads)
+    for program in programs.iterdir():
+        assert run("man", "-M", tmp_path / "usr/share/man", "--where", program.name).stdout
+        # Beside the programs too, for a dom0 in which nothing else of ours is.
+        environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+        found = subprocess.run(
+            ["man", "--where", program.name], env=environment, capture_output=True, text=True, check=True
+        )
+        assert found.stdout.startswith(str(programs.parent))
 
 
 def test_the_installed_services_answer(packages: dict[str, Path], short: Path) -> None:
@@ -449,6 +474,25 @@ def test_the_installed_services_answer(packages: dict[str, Path], short: Path) -
         )
         assert (done.returncode, done.stdout[:2]) == (1, b"2\0"), done.stderr
         assert kind in done.stdout
+
+
+def test_the_installed_agent_starts_with_the_session_and_serves_its_services(
+    packages: dict[str, Path], short: Path
+) -> None:
+    needs("dpkg-deb")
+    for package in packages.values():
+        run("dpkg-deb", "--extract", package, short)
+    services = short / "etc/qubes-rpc"
+    names = ("policy.Ask", "policy.Notify", "device-agent.GUI")
+    assert {(services / name).readlink() for name in names} == {SOCKET}
+    entry = configparser.ConfigParser()
+    entry.read(short / "etc/xdg/autostart/qrexec-policy-agent.desktop")
+    program = short / Path(entry["Desktop Entry"]["Exec"]).relative_to("/")
+    place = short / program.readlink().relative_to("/")
+    # It has come as far as to look for a terminal.
+    done = run(sys.executable, "-I", place, "--tty", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this is no terminal" in done.stderr
 
 
 def test_the_installed_qubesd_serves_a_new_system(packages: dict[str, Path], short: Path) -> None:

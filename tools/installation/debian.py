@@ -16,7 +16,7 @@ from pathlib import Path
 from broker.policy_table import METHODS as POLICY_CALLS
 from broker.root import SHIPPED
 from tools.installation.switch import PROGRAM, below
-from tools.installation.tree import HERE, SWITCH, lay
+from tools.installation.tree import HERE, MANUAL, SWITCH, lay
 
 ROOT = HERE.parents[1]
 POLICY = "qubes-admin-policy"
@@ -29,6 +29,10 @@ SERVICES = {
     "policy.RegisterArgument": "qubes-policy-register-argument",
 }
 """The services that the qrexec daemon runs as a program; one that is two knows by its name which it is."""
+AGENT_SOCKET = Path("/var/run/qubes/policy-agent.sock")
+AGENT_SERVICES = ("policy.Ask", "policy.Notify", "device-agent.GUI")
+"""They lead to the agent's socket, which is there while somebody is logged in."""
+AUTOSTART = "qrexec-policy-agent.desktop"
 STOCK_NAMES = ("qrexec-policy-daemon", "qrexec-policy-exec")
 
 _CONTROL = """\
@@ -39,7 +43,7 @@ Maintainer: The qubes-admin-core developers <qubes-admin-core@localhost>
 Section: admin
 Priority: optional
 Depends: {depends}
-Description: {title}
+{recommends}Description: {title}
 """
 
 
@@ -51,11 +55,12 @@ class Package:
     depends: str
     title: str
     scripts: tuple[tuple[str, str], ...] = ()
+    recommends: str = ""
 
 
 POLICY_PACKAGE = Package(
     POLICY,
-    "python3 (>= 3.11), python3-lark, python3-pyinotify",
+    "python3 (>= 3.11), python3-lark, python3-lxml, python3-pyinotify",
     "Qubes policy decisions, beside the stock policy daemon or instead of it",
     (
         (
@@ -83,7 +88,7 @@ find "$DPKG_ROOT{PROGRAM}/python" -name __pycache__ -prune -exec rm -r {{}} +
 )
 WHOLE_PACKAGE = Package(
     WHOLE,
-    f"{POLICY} (= {{version}}), python3-lxml, python3-libvirt, adduser",
+    f"{POLICY} (= {{version}}), python3-libvirt, adduser",
     "Qubes OS Admin API, policy first: qubesd and its default policy",
     (
         (
@@ -107,6 +112,8 @@ systemctl stop qubesd.service
 """,
         ),
     ),
+    # What the agent's windows need; on a terminal it does without.
+    "python3-gi, gir1.2-gtk-3.0",
 )
 
 
@@ -116,7 +123,7 @@ def build(wheel: Path, output: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as folder:
         policy, whole = Path(folder) / POLICY, Path(folder) / WHOLE
         _policy_files(wheel, policy)
-        _whole_files(whole, below(policy, PROGRAM) / "bin")
+        _whole_files(whole, below(policy, PROGRAM))
         return [
             _pack(POLICY_PACKAGE, version, policy, output),
             _pack(WHOLE_PACKAGE, version, whole, output),
@@ -128,16 +135,27 @@ def _policy_files(wheel: Path, root: Path) -> None:
     program.parent.mkdir(parents=True)
     lay(wheel, program)
     _link(root, SWITCH.place, SWITCH.leads)
+    _link_page(root, PROGRAM / MANUAL / f"man8/{SWITCH.place.name}.8")
     _copy(ROOT / "LICENSE", below(root, Path(f"/usr/share/doc/{POLICY}/copyright")))
 
 
-def _whole_files(root: Path, programs: Path) -> None:
-    """Programs that people type get a place on their path; those of stock names are left to the switch."""
-    for program in sorted(programs.iterdir()):
+def _whole_files(root: Path, laid: Path) -> None:
+    """Programs that people type get a place on their path; those of stock names are left to the switch.
+
+    Args:
+        laid: the program's directory, as the other package has it.
+    """
+    for page in sorted((laid / MANUAL).glob("*/*")):
+        if page.stem != SWITCH.place.name:
+            _link_page(root, PROGRAM / page.relative_to(laid))
+    for program in sorted((laid / "bin").iterdir()):
         if program.name not in STOCK_NAMES and program.name != SWITCH.leads.name:
             _link(root, Path("/usr/bin") / program.name, PROGRAM / "bin" / program.name)
     for service, name in SERVICES.items():
         _link(root, Path("/etc/qubes-rpc") / service, PROGRAM / "bin" / name)
+    for service in AGENT_SERVICES:
+        _link(root, Path("/etc/qubes-rpc") / service, AGENT_SOCKET)
+    _copy(HERE / "autostart" / AUTOSTART, below(root, Path("/etc/xdg/autostart") / AUTOSTART))
     _copy(HERE / "systemd/qubesd.service", below(root, Path("/usr/lib/systemd/system/qubesd.service")))
     for pattern in SHIPPED:
         for file in sorted((ROOT / "policy.d").glob(pattern)):
@@ -148,11 +166,19 @@ def _whole_files(root: Path, programs: Path) -> None:
     _copy(ROOT / "README.md", below(root, Path(f"/usr/share/doc/{WHOLE}/README.md")))
 
 
+def _link_page(root: Path, page: Path) -> None:
+    """A manual page of the program's directory, where ``man`` looks."""
+    _link(root, Path("/usr") / page.relative_to(PROGRAM), page)
+
+
 def _pack(package: Package, version: str, root: Path, output: Path) -> Path:
     control = root / "DEBIAN"
     control.mkdir()
     depends = package.depends.format(version=version)
-    text = _CONTROL.format(name=package.name, version=version, depends=depends, title=package.title)
+    recommends = f"Recommends: {package.recommends}\n" if package.recommends else ""
+    text = _CONTROL.format(
+        name=package.name, version=version, depends=depends, recommends=recommends, title=package.title
+    )
     (control / "control").write_text(text)
     kept = sorted(f"/{path.relative_to(root)}\n" for path in root.glob("etc/**/*") if path.is_file())
     if kept:

@@ -42,6 +42,41 @@ PATIENCE = 10.0
 MAX_ANSWER = 4096
 """Bytes; the C daemon takes no more either."""
 
+_DESCRIPTION = """\
+Say whose policy daemon decides on the calls between qubes.
+
+  stock    the stock daemon alone
+  beside   the stock daemon; ours answers on a socket of its own, to be tried
+  instead  ours alone, also as the program that the qrexec daemon falls back to
+
+A daemon of ours that does not answer a question after the switch gives way to
+the position before. A switch that was cut short is finished, or taken back, by
+making one again. Of the stock system one program is moved aside, and comes back.
+"""
+_EPILOG = """\
+exit status:
+  0  it is so
+  1  it cannot be; standard error says why, and the position is the one before
+  2  the command line is wrong
+
+files:
+  /usr/lib/qubes-admin-core
+      our programs and units
+  /etc/systemd/system
+      where the links to our units make a position
+  /usr/bin/qrexec-policy-exec, /usr/bin/qrexec-policy-exec.stock
+      what the qrexec daemon falls back to, and the stock one while ours is there
+
+examples:
+  qubes-policy-switch status
+  qubes-policy-switch beside
+  qubes-policy-switch instead
+  qubes-policy-switch stock     the way back
+
+see also:
+  qrexec-policy-daemon(8), qrexec-policy-exec(8), qubes-policy(1)
+"""
+
 Systemctl = Callable[..., None]
 """Runs ``systemctl`` with these words. Raises ``OSError`` or ``CalledProcessError`` where it fails."""
 
@@ -308,12 +343,28 @@ def locked(root: Path) -> Iterator[None]:
         os.close(number)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``qubes-policy-switch``."""
+    parser = argparse.ArgumentParser(
+        prog="qubes-policy-switch",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("/"),
+        metavar="DIR",
+        help="the directory that stands for / (default: %(default)s)",
+    )
+    parser.add_argument("mode", choices=[*MODES, "status"], help="the position to take, or status to see it")
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits 1 with a message where the mode cannot be made."""
-    parser = argparse.ArgumentParser(prog="qubes-policy-switch", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("/"), help="the directory that stands for /")
-    parser.add_argument("mode", choices=[*MODES, "status"], help="status: say which one it is")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     root = options.root.absolute()
     try:
         if options.mode != "status":

@@ -1,7 +1,8 @@
 """Our program's own directory, made from a wheel; the Debian package and ``tools/install`` lay the same one.
 
 It holds ``python/`` (the packages, off everybody else's path), ``bin/`` (a launcher for each of the wheel's
-console scripts, and the switch) and ``systemd/`` (the units, which count only where the switch links them).
+console scripts, and the switch), ``systemd/`` (the units, which count only where the switch links them) and
+``share/man/`` (the manual pages, which ``man`` finds where ``bin/`` is on its path).
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from tools.installation.switch import (
 HERE = Path(__file__).resolve().parent
 SWITCH = Link(Path("/usr/sbin/qubes-policy-switch"), PROGRAM / "bin/qubes-policy-switch")
 
+MANUAL = Path("share/man")
+"""Where the manual pages are, below the program's directory and below ``/usr``."""
+
 _LAUNCHER = """\
 #!/usr/bin/python3 -I
 import os.path
@@ -60,6 +64,8 @@ def lay(wheel: Path, place: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             path = PurePosixPath(name)
+            if path.match("*.data/data/share/man/*/*"):
+                _write(place / safe(PurePosixPath(*path.parts[2:])), archive.read(name), 0o644)
             if path.parts[0].endswith((".dist-info", ".data")) or name.endswith("/"):
                 continue
             _write(place / "python" / safe(path), archive.read(name), 0o644)

@@ -1,4 +1,4 @@
-"""The wheel: the three packages and the default policy."""
+"""The wheel: the three packages, the default policy and the manual pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("broker", "policy_engine", "qubesd", "policy.d", "pyproject.toml", "README.md", "LICENSE")
+PARTS = (
+    "broker",
+    "policy_engine",
+    "qubesd",
+    "policy.d",
+    "docs/man",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 EPOCH = "315532800"
 """1980, where a zip file's time begins: the same sources make the same bytes, whenever."""
 
