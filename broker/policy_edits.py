@@ -153,19 +153,21 @@ class PolicyEdits:
         """
         with self._at_work():
             real = self._store.real(file)
+            now = self._making.settled()
             check_token(token, self._content(real))
-            self._change(author, {real: content}, why, self._making.settled())
+            self._change(author, {real: content}, why, now)
 
     def remove(self, author: Author, file: str, token: str, why: str = "") -> None:
         """Take the file away, which no other may include any more. Raises as ``replace``, and
         ``NoSuchPolicyFile``."""
         with self._at_work():
             real = self._store.real(file)
+            now = self._making.settled()
             content = self._content(real)
             check_token(token, content)
             if content is None:
                 raise NoSuchPolicyFile("there is no such file")
-            self._change(author, {real: None}, why, self._making.settled(), may_close=False)
+            self._change(author, {real: None}, why, now, may_close=False)
 
     def change(self, author: Author, contents: FileContents, why: str = "") -> Entry | None:
         """Change several files at once, as one entry; ``None`` where all of them are so already.
@@ -183,10 +185,10 @@ class PolicyEdits:
         """Give a file the content that ``amended`` makes of the policy that loads now and of the file, empty
         where there is none; nobody else edits meanwhile. Raises as ``replace``."""
         with self._at_work():
-            policy = self._loaded(-1)
             real = self._store.real(file)
-            content = amended(policy, self._content(real) or b"")
-            self._change(author, {real: content}, why, self._making.settled())
+            now = self._making.settled()
+            content = amended(self._loaded(-1), self._content(real) or b"")
+            self._change(author, {real: content}, why, now)
 
     def faults(self, contents: FileContents) -> Faults | None:
         """What keeps ``change`` from making these changes; ``None`` where nothing does."""

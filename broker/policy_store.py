@@ -82,8 +82,8 @@ class PolicyStore:
         folder = self.directory / INCLUDE if included else self.directory
         suffix = "" if included else SUFFIX
         try:
-            found = [name for name in os.listdir(folder) if is_listed(name) and name.endswith(suffix)]
-        except FileNotFoundError:
+            found = [name for name in os.listdir(folder) if _is_listed(name) and name.endswith(suffix)]
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name.removesuffix(suffix) for name in found if (folder / name).is_file())
 
@@ -202,7 +202,7 @@ def give(path: Path, group: str) -> None:
             os.chown(path, 0 if os.geteuid() == 0 else -1, grp.getgrnam(group).gr_gid)
 
 
-def is_listed(name: str) -> bool:
+def _is_listed(name: str) -> bool:
     """Whether a list can tell of a file of this name; others are no policy files, or make no policy load."""
     return name.isascii() and name.isprintable() and " " not in name and not name.startswith(".")
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from broker.policy_edits import ANY_TOKEN, PolicyEdits
+from broker.policy_store import token_of
+from qubesd.errors import PolicyTokenError
 from tests.broker.edits_rig import ME, RULE, Desk
 
 _COUNTED = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.chmod", "os.truncate", "fcntl.flock")
@@ -51,16 +53,18 @@ def removed(edits: PolicyEdits) -> None:
 
 
 def several(edits: PolicyEdits) -> None:
-    moved = {"10-a.policy": b"!include include/new\n", "include/new": b"", "include/old": None}
-    edits.change(ME, {**moved, "30-user.policy": b""})
+    edits.change(ME, {**MOVED, "include/old": None})
+
+
+MOVED = {"10-a.policy": b"!include include/new\n", "30-user.policy": b"", "include/new": b""}
 
 
 @pytest.mark.parametrize(
     ("edit", "noticed"),
     [
-        pytest.param(replaced, True, id="replace"),
+        pytest.param(replaced, False, id="replace-as-the-first-edit"),
         pytest.param(removed, True, id="remove"),
-        pytest.param(several, False, id="several-as-the-first-edit"),
+        pytest.param(several, True, id="several"),
     ],
 )
 def test_killed_at_each_step(edit: Edit, noticed: bool, tmp_path: Path) -> None:
@@ -90,3 +94,32 @@ def test_killed_at_each_step(edit: Edit, noticed: bool, tmp_path: Path) -> None:
             break
     assert outcomes == {False, True}
     assert step > 8
+
+
+def test_who_edits_after_an_edit_that_was_killed_sees_what_came_of_it(tmp_path: Path) -> None:
+    """The token is of the file as it is when what was cut short has been mended."""
+    outcomes = set[bool]()
+    for step in count(step=3):
+        texts = {"10-a.policy": "!include include/old\n", "30-user.policy": RULE, "include/old": RULE}
+        desk = Desk(tmp_path / str(step), texts)
+        struck = killed_at(step, desk.edits, several)
+        try:
+            desk.edits.replace(ME, "30-user.policy", token_of(RULE.encode()), b"# mine\n")
+        except PolicyTokenError:
+            assert desk.files() == {
+                "10-a.policy": b"!include include/new\n",
+                "30-user.policy": b"",
+                "include/new": b"",
+            }
+            outcomes.add(False)
+        else:
+            assert desk.files() == {
+                "10-a.policy": b"!include include/old\n",
+                "30-user.policy": b"# mine\n",
+                "include/old": RULE.encode(),
+            }
+            outcomes.add(True)
+        assert desk.agrees()
+        if not struck:
+            break
+    assert outcomes == {False, True}
