@@ -50,6 +50,8 @@ def test_a_rule_that_is_covered_decides_nothing(
         pytest.param("x * @anyvm b", "x * dom0 b", False, id="any-but-dom0"),
         pytest.param("x * !@tag:t b", "x * !@tag:t|@tag:u,!@tag:t b", True, id="not"),
         pytest.param("x * !@tag:t b", "x * !a b", False, id="another-not"),
+        pytest.param("x * !a b", "x * !@anyvm b", True, id="not-more"),
+        pytest.param("x * !@anyvm b", "x * !a b", False, id="not-less"),
         pytest.param("x * !@tag:t,@tag:u b", "x * !@tag:t b", False, id="one-of-two"),
         pytest.param("x * a @tag:by-{source}", "x * a @tag:by-{source},c", True, id="of-the-caller"),
     ],

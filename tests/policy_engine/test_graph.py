@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from policy_engine import (
     AnyRule,
     Ask,
-    DelegationRule,
     Denied,
     Labels,
     Policy,
@@ -25,6 +24,7 @@ from policy_engine import (
     format_rule,
     graph,
 )
+from policy_engine.expression import Expression
 from tests.policy_engine import strategies, strategies_dialect
 from tests.policy_engine.delegated import policy_of as dialect_of
 from tests.policy_engine.strategies import policy_of
@@ -184,10 +184,11 @@ def test_nothing_breaks_out_of_its_quotes() -> None:
 def literal(policy: Policy, world: World, scope: Scope) -> Iterator[str]:
     """Section 6, call by call, source by source, target by target."""
     bases = [f"@dispvm:{qube.name}" for qube in world if qube.template_for_dispvms]
-    calls = {pair for rule in policy.rules for pair in pairs(rule)}
+    calls = {(s, a): qubes for rule in policy.rules for s, a, qubes in calls_of(rule)}
     if scope.services:
-        calls = {(s, a) for s, a in calls if s in scope.services or s + a in scope.services}
-        calls |= {(s.partition("+")[0], s[s.index("+") :] if "+" in s else "*") for s in scope.services}
+        named = {(s.partition("+")[0], s[s.index("+") :] if "+" in s else "*"): None for s in scope.services}
+        calls = {(s, a): q for (s, a), q in calls.items() if s in scope.services or s + a in scope.services}
+        calls |= named
     told: set[str] = set()
 
     def once(line: str) -> Iterator[str]:
@@ -198,8 +199,13 @@ def literal(policy: Policy, world: World, scope: Scope) -> Iterator[str]:
     yield "digraph g {"
     for service, argument in sorted(calls):
         called = "/" if service == "*" else service.replace("*", "/")
-        asked = argument[:-1] or "+" if argument.endswith("*") else argument
         for source in world.names if scope.sources is None else scope.sources:
+            asked = argument[:-1] or "+" if argument.endswith("*") else argument
+            if (qubes := calls[service, argument]) is not None:
+                spoken_of = (name for name in world.names if matches(qubes, name, source, world))
+                asked = f"+{next(spoken_of, '')}"
+                if asked == "+":
+                    continue
             for token in [*world.names, "@dispvm", *bases, "@default"]:
                 decision = decide(policy, Request(called, asked, source, token), world)
                 if isinstance(decision, Denied):
@@ -223,22 +229,26 @@ def style(node: str, world: World) -> str:
     return "style = dotted" if world.find(node) is None else "penwidth = 3"
 
 
-def pairs(rule: AnyRule) -> Iterator[tuple[str, str]]:
+def calls_of(rule: AnyRule) -> Iterator[tuple[str, str, Expression | None]]:
+    """Service and argument as they are written, and the qubes that an argument may name."""
     if isinstance(rule, Rule):
-        yield rule.service, rule.argument
+        yield rule.service, rule.argument, None
         return
     services: set[str] = set()
-    arguments: set[str] = set()
+    arguments: dict[str, Expression | None] = {}
     for reach in rule.reaches():
         services |= {*reach.services.names, *(f"{glob}*" for glob in reach.services.globs)}
-        arguments |= {*reach.arguments.names, *(f"{glob}*" for glob in reach.arguments.globs)}
-    yield from ((service, argument) for service in services for argument in arguments)
+        texts = (*reach.arguments.names, *(f"{glob}*" for glob in reach.arguments.globs))
+        arguments |= dict.fromkeys(texts)
+        if reach.arguments.qubes is not None:
+            arguments[reach.arguments.qubes.text] = reach.arguments.qubes
+    yield from ((service, *one) for service in services for one in arguments.items())
 
 
-def about_texts(policy: Policy) -> bool:
-    """Whether no argument is an expression, for which the graph has a stand-in."""
-    reaches = [reach for rule in policy.rules if isinstance(rule, DelegationRule) for reach in rule.reaches()]
-    return all(reach.arguments.qubes is None for reach in reaches)
+def matches(qubes: Expression, name: str, source: str, world: World) -> bool:
+    caller, resident = world.find(source), world.resident(name)
+    assert resident is not None
+    return qubes.bound("" if caller is None else caller.name).matches(resident.keys)
 
 
 def _scopes(
@@ -272,8 +282,7 @@ def test_it_is_the_literal_definition_in_the_dialect(
     policies: strategies_dialect.Both, world: World, scope: Scope
 ) -> None:
     policy = policies.loaded
-    if about_texts(policy):
-        assert list(graph(policy, world, scope)) == list(literal(policy, world, scope))
+    assert list(graph(policy, world, scope)) == list(literal(policy, world, scope))
 
 
 def test_a_thousand_qubes_are_a_matter_of_seconds() -> None:

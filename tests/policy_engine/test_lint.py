@@ -172,6 +172,7 @@ def test_doubtful(text: str, message: str) -> None:
     "text",
     [
         pytest.param("!define @a (x)\n!define @b (@a)\ny * @b @b allow", id="used"),
+        pytest.param("x * @tag:t,@tag:u,a @tag:t,!@tag:u allow", id="several-tags"),
         pytest.param("x * ann|art {source}n allow", id="one-caller-can"),
         pytest.param("x * @tag:t {source}n allow", id="some-caller-can"),
         pytest.param("x * a|@anyvm {source}a allow", id="other-callers"),
