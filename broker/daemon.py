@@ -17,21 +17,21 @@ from typing import NoReturn
 from broker.agent import Agents
 from broker.allowances import allowance_of, is_kept
 from broker.announcements import announcements_in
-from broker.answering import Answering
 from broker.asking import Asking
 from broker.audit import AuditLog
-from broker.beforehand import Beforehand
 from broker.channels import Channels
 from broker.consent import Consents
+from broker.deciding.answering import Answering
+from broker.deciding.beforehand import Beforehand
+from broker.deciding.sockets import PolicySockets
+from broker.deciding.status import PolicyStatus
 from broker.dispatch import Dispatcher
+from broker.editing.calls import PolicyCalls
+from broker.editing.edits import PolicyEdits, places_of
 from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
 from broker.limits import raise_descriptor_limit
 from broker.notify import notify
-from broker.policy_calls import PolicyCalls
-from broker.policy_edits import PolicyEdits, places_of
-from broker.policy_methods import PolicyStatus
-from broker.policy_sockets import PolicySockets
 from broker.preparation import Preparation
 from broker.prompter import Prompter
 from broker.reload import Reloader, policy_in_force

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from broker.answering import StateError
 from broker.client import CallError, NoReplyError
+from broker.deciding.answering import StateError
+from broker.deciding.stock_state import MAX_DOCUMENT, parse_state
 from broker.internal import ask
-from broker.stock_state import MAX_DOCUMENT, parse_state
 from policy_engine import World
 from qubesd.config import Config
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from broker import policy_table
+from broker.editing.table import METHODS as POLICY_METHODS
 from policy_engine import Entry, Kind, Names
 from policy_engine.catalogue import Form, no_form
 from qubesd.api.imports import PROGRAMS
@@ -52,7 +52,7 @@ def _form(values: Values) -> Form:
 ENTRIES: Mapping[str, Entry] = MappingProxyType(
     {
         **{service: entry_of(method) for service, method in METHODS.items()},
-        **{service: entry_of(method) for service, method in policy_table.METHODS.items()},
+        **{service: entry_of(method) for service, method in POLICY_METHODS.items()},
         # Programs of dom0 carry these out, by a call of their own.
         **{program: entry_of(INTERNAL["internal.vm.volume.ImportBegin"]) for program in PROGRAMS},
     }

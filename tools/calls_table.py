@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from broker import policy_table
+from broker.editing.table import METHODS as POLICY_METHODS
 from qubesd.api.method import (
     DeviceRows,
     EventRows,
@@ -38,7 +38,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "calls.md"
 INTRODUCTION = """\
 # The calls
 
-Made from the method tables in `qubesd/api/` and `broker/policy_table.py` by `tools/calls-table`; a test
+Made from the method tables in `qubesd/api/` and `broker/editing/table.py` by `tools/calls-table`; a test
 holds it to them. What each call does and answers is in its handler there. A service that is not here does
 not exist, except `internal.PolicyStatus`, which `qubes-policy status` asks.
 
@@ -71,7 +71,7 @@ HEAD = """\
 def document() -> str:
     """The whole text of docs/calls.md."""
     sections = (_section(_subject(module), methods) for module, methods in groupby(METHODS.values(), _module))
-    policy = _section("The files of the policy", policy_table.METHODS.values())
+    policy = _section("The files of the policy", POLICY_METHODS.values())
     internal = _section("On the internal socket only", INTERNAL.values())
     return INTRODUCTION + "".join(sections) + policy + internal
 

@@ -10,10 +10,10 @@ from broker.authoring.desk import author
 from broker.authoring.keeping import is_wanted
 from broker.authoring.preview import Previews
 from broker.described import ToolError
-from broker.policy_backup import changes, load, narrowed, save
-from broker.policy_backup import restore as take_over
-from broker.policy_edits import PolicyEdits
-from broker.policy_names import INCLUDE, shown
+from broker.editing.backup import changes, load, narrowed, save
+from broker.editing.backup import restore as take_over
+from broker.editing.edits import PolicyEdits
+from broker.editing.names import INCLUDE, shown
 
 
 def backup(edits: PolicyEdits, archive: Path, frame: str) -> int:

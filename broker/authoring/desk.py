@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from broker.described import ToolError
+from broker.editing.edits import NEW_TOKEN, PolicyEdits, places_of
+from broker.editing.entry import Author
+from broker.editing.names import INCLUDE, SUFFIX
+from broker.editing.store import token_of
 from broker.places import STATUS_SOCKET
-from broker.policy_edits import NEW_TOKEN, PolicyEdits, places_of
-from broker.policy_entry import Author
-from broker.policy_names import INCLUDE, SUFFIX
-from broker.policy_store import token_of
 from broker.wire import Failure, FramingError, parse_reply
 from qubesd.config import Config
 from qubesd.errors import NoSuchPolicyFile, PolicyAdminError, PolicySyntaxError, PolicyTokenError

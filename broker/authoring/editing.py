@@ -17,7 +17,7 @@ from broker.authoring.preview import Previews
 from broker.authoring.questions import QUIT, choose, consent, show
 from broker.colour import Colours
 from broker.described import ToolError
-from broker.policy_names import file_named, shown
+from broker.editing.names import file_named, shown
 from qubesd.config import Config
 from qubesd.errors import PolicySyntaxError, PolicyTokenError
 

@@ -7,8 +7,8 @@ import sys
 
 from broker.authoring.desk import Desk
 from broker.described import ToolError
-from broker.policy_edits import ANY_TOKEN, NEW_TOKEN
-from broker.policy_names import INCLUDE, file_named
+from broker.editing.edits import ANY_TOKEN, NEW_TOKEN
+from broker.editing.names import INCLUDE, file_named
 from qubesd.errors import BadPolicyName, NoSuchPolicyFile
 
 

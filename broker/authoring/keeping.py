@@ -9,13 +9,13 @@ from typing import Any
 from broker.authoring.desk import author
 from broker.authoring.preview import Previews, text_differences
 from broker.authoring.questions import QUIT, choose, consent, show
+from broker.authoring.report import harmless, table
 from broker.colour import Colours
 from broker.described import ToolError
-from broker.policy_edits import PolicyEdits
-from broker.policy_entry import Entry, FileChange
-from broker.policy_making import FileContents
-from broker.policy_names import shown
-from broker.policy_report import harmless, table
+from broker.editing.edits import PolicyEdits
+from broker.editing.entry import Entry, FileChange
+from broker.editing.making import FileContents
+from broker.editing.names import shown
 from qubesd.errors import PolicyAdminError
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from broker.authoring.desk import is_enforced
 from broker.authoring.lockout import lockouts
 from broker.authoring.meaning import meaning
+from broker.authoring.report import harmless, marked_line
 from broker.catalogue import catalogue
 from broker.colour import Colours
 from broker.described import ToolError, described_world
-from broker.policy_making import FileContents
-from broker.policy_names import shown
-from broker.policy_report import harmless, marked_line
+from broker.editing.making import FileContents
+from broker.editing.names import shown
 from policy_engine import DirectorySource, Faults, Loader, Policy, PolicyError, World
 from policy_engine.edit import Overlay
 from policy_engine.impact import impact

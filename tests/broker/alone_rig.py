@@ -130,7 +130,7 @@ class Alone:
 
 async def qubes_policy(root: Path, *arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broker.policy_tool", "--root", str(root), *arguments),
+        *(sys.executable, "-m", "broker.authoring.tool", "--root", str(root), *arguments),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -157,7 +157,7 @@ def lay_out(root: Path) -> None:
 def start(root: Path) -> subprocess.Popen[bytes]:
     """A daemon whose messages go to a file."""
     command = [
-        *(sys.executable, "-m", "broker.policy_daemon"),
+        *(sys.executable, "-m", "broker.deciding.daemon"),
         *("--socket-path", str(root / "run/qubes/policy.sock")),
         *("--eval-socket-path", str(root / "etc/qubes-rpc/policy.EvalSimple")),
         *("--gui-socket-path", str(root / "etc/qubes-rpc/policy.EvalGUI")),

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from broker.agent import Agents
-from broker.answering import Answering, Refused
+from broker.deciding.answering import Answering, Refused
+from broker.deciding.sockets import MAX_CONNECTIONS, PolicySockets
 from broker.judge import PolicyInForce
-from broker.policy_sockets import MAX_CONNECTIONS, PolicySockets
 from broker.prompter import Prompter
 from broker.sockets import Access, short_path
 from policy_engine import MemorySource, PolicySource, QubeFacts, World, load

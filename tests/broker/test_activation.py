@@ -27,7 +27,7 @@ for place, number in enumerate(spare, 3):
     os.dup2(number, place)
 os.environ["LISTEN_PID"] = pid or str(os.getpid())
 os.environ["LISTEN_FDS"] = count
-os.execv(sys.executable, [sys.executable, "-m", "broker.policy_daemon", *sys.argv[4:]])
+os.execv(sys.executable, [sys.executable, "-m", "broker.deciding.daemon", *sys.argv[4:]])
 """
 """Becomes the daemon, with sockets from descriptor 3 on, as systemd has it."""
 
@@ -185,7 +185,7 @@ def test_systemd_hands_over_what_the_daemon_takes(folder: Path) -> None:
     program = shutil.which("systemd-socket-activate")
     if program is None:
         pytest.skip("systemd-socket-activate is not installed")
-    command = [sys.executable, "-m", "broker.policy_daemon"]
+    command = [sys.executable, "-m", "broker.deciding.daemon"]
     listen = [f"--listen={folder / name}" for name in NAMES]
     running = subprocess.Popen(
         # It starts the program with little of an environment, and with the first connection.

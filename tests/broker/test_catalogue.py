@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from broker.catalogue import catalogue
-from broker.policy_table import METHODS
+from broker.editing.table import METHODS
 from policy_engine import Catalogue, Kind, Names
 from policy_engine.catalogue import ACCESSES, GUARDED, SCOPES
 from tests.policy_d.test_methods import sent
@@ -138,7 +138,7 @@ def test_what_an_argument_names(service: str, argument: str, qube: str | None) -
 def test_the_table_is_read_only_for_the_dialect() -> None:
     """``qrexec-policy-exec`` waits for its imports with every call that it decides alone."""
     program = (
-        "import sys; import broker.policy_alone; from broker.catalogue import catalogue;"
+        "import sys; import broker.deciding.alone; from broker.catalogue import catalogue;"
         "heavy = lambda: sorted({'qubesd.api.table', 'qubesd.core.core', 'libvirt'} & sys.modules.keys());"
         "before = heavy(); catalogue(enforced=False); print(before, heavy())"
     )

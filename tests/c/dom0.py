@@ -109,7 +109,7 @@ def start_policy_daemon(stock: Stock) -> tuple[subprocess.Popen[bytes], Path]:
     with errors.open("ab") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "broker.policy_daemon"),
+                *(sys.executable, "-m", "broker.deciding.daemon"),
                 f"--policy-path={stock.root}/run/qubes/policy.d",
                 f"--policy-path={stock.root}/etc/qubes/policy.d",
                 f"--socket-path={stock.policy}",

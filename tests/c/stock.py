@@ -150,7 +150,7 @@ class Stock:
             "--qubesd-internal-socket-path": self.root / "run/qubesd.internal.sock",
             "--agent-path": self.services,
         }
-        command = [sys.executable, "-m", "broker.policy_exec"]
+        command = [sys.executable, "-m", "broker.deciding.fallback"]
         command += [f"{option}={path}" for option, path in places.items()]
         self.install(shlex.join([*command, *options]) + ' "$@"')
 

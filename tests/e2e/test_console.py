@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from broker.client import call
-from broker.console import TAKEN
+from broker.services.console import TAKEN
 from broker.wire import Failure, parse_reply
 from tests.broker.rig import PATIENCE, Daemon, serving, speaking
 
@@ -35,7 +35,7 @@ def begin(
     settings = {**NAMED, "QREXEC_REMOTE_DOMAIN": "alice", "QREXEC_REQUESTED_TARGET": target, **environment}
     options = [f"--qubesd-socket-path={qubesd}", f"--run-dir={run_dir}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "broker.console", *words, *options],
+        [sys.executable, "-m", "broker.services.console", *words, *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **settings},

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from broker.client import call
-from broker.policy_edits import PolicyEdits, places_of
-from broker.policy_entry import NOBODY, entry_of
-from broker.policy_store import token_of
+from broker.editing.edits import PolicyEdits, places_of
+from broker.editing.entry import NOBODY, entry_of
+from broker.editing.store import token_of
 from broker.wire import Failure, FramingError
 from qubesd.config import rooted
 from tests.broker import other_user

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.policy_edits import PolicyEdits, places_of
+from broker.editing.edits import PolicyEdits, places_of
 from broker.wire import Failure
 from qubesd.config import load
 from tests.broker.rig import Daemon, answer, errors, lay_out, wait_until_served

@@ -44,7 +44,7 @@ def imported(
         [
             sys.executable,
             "-m",
-            "broker.volume_import",
+            "broker.services.volume_import",
             volume,
             *options,
             f"--qubesd-internal-socket-path={path}",

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from broker.policy_daemon import parser
+from broker.deciding.daemon import parser
 from broker.sockets import short_path
 
 BEHIND = ".behind"
@@ -113,7 +113,7 @@ async def serve(flaw: str, options: argparse.Namespace) -> None:
         directories = [shutil.copytree(directory, directory + BEHIND) for directory in directories]
     names = "--eval-socket-path", "--gui-socket-path", "--socket-path"
     daemon = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broker.policy_daemon", "--agent-path", str(options.agent_path)),
+        *(sys.executable, "-m", "broker.deciding.daemon", "--agent-path", str(options.agent_path)),
         *(f"{option}={place}{BEHIND}" for option, place in zip(names, places, strict=True)),
         *(f"--policy-path={directory}" for directory in directories),
         f"--qubesd-socket-path={qubesd}",

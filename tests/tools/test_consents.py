@@ -68,7 +68,7 @@ def always(*about: object) -> bool:
         pytest.param("broker.consent.Consents.use", used_again, id="more-than-once"),
         pytest.param("broker.consent.Consents.use", of_any_policy, id="under-any-policy"),
         pytest.param("broker.consent.Consents.covers", always, id="remembered-for-nothing"),
-        pytest.param("broker.pending.Pending.stands", always, id="no-second-look"),
+        pytest.param("broker.deciding.pending.Pending.stands", always, id="no-second-look"),
         pytest.param("broker.consent.LIFETIME", 600.0, id="for-too-long"),
     ],
 )

@@ -152,10 +152,10 @@ def test_the_same_sources_make_the_same_bytes(built: Path, packages: dict[str, P
 
 SMALL = {
     "broker/__init__.py": "",
-    "broker/policy_daemon.py": "def main(): print('decides')\n",
+    "broker/deciding/daemon.py": "def main(): print('decides')\n",
     "small-1.dist-info/entry_points.txt": "[console_scripts]\n"
-    "qrexec-policy-daemon = broker.policy_daemon:main\n"
-    "qrexec-policy-exec = broker.policy_daemon:main\n",
+    "qrexec-policy-daemon = broker.deciding.daemon:main\n"
+    "qrexec-policy-exec = broker.deciding.daemon:main\n",
 }
 
 
@@ -338,7 +338,7 @@ def test_the_installed_daemon_needs_neither_lxml_nor_libvirt(built: Path, tmp_pa
     install(built, root, "instead", None)
     python = root / "usr/lib/qubes-admin-core/python"
     code = (
-        f"import sys; sys.path.insert(0, {str(python)!r}); import broker.policy_daemon\n"
+        f"import sys; sys.path.insert(0, {str(python)!r}); import broker.deciding.daemon\n"
         "print(sorted({'lxml', 'libvirt'} & set(sys.modules)))"
     )
     assert run(sys.executable, "-I", "-c", code).stdout == "[]\n"

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from broker.deciding.stock_state import fetch
 from broker.sockets import BACKLOG, short_path
-from broker.stock_state import fetch
 from qubesd.config import rooted
 from tools.benchmarks.broker import process, served, wait_for
 from tools.benchmarks.daemon import QUBES, RULES, Exchange, converse, questions, timed, write_policy
@@ -63,7 +63,7 @@ def measure(qubes: int, rules: int, decisions: int = DECISIONS) -> Iterator[Resu
             with (
                 process("-m", __name__, str(stock), *(str(folder / name) for name in documents)),
                 process("-m", "tools.benchmarks.daemon", str(bare)),
-                process("-m", "broker.policy_daemon", *_options(places, config.policy_dir)),
+                process("-m", "broker.deciding.daemon", *_options(places, config.policy_dir)),
             ):
                 for path in (stock, bare, policy):
                     wait_for(path)

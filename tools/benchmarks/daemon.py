@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from broker.deciding.stock_state import fetch, parse_state
 from broker.sockets import BACKLOG, short_path
-from broker.stock_state import fetch, parse_state
 from policy_engine import Allowed, Denied, Request, World, decide, load, respond
 from qubesd.config import Config, rooted
 from tools.benchmarks.broker import process, served, wait_for

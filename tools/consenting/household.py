@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from broker.agent import Agents
-from broker.answering import Answering
 from broker.asking import Asking
 from broker.audit import AuditLog
-from broker.beforehand import Beforehand
 from broker.catalogue import catalogue
 from broker.consent import Consents
+from broker.deciding.answering import Answering
+from broker.deciding.beforehand import Beforehand
+from broker.deciding.questions import Question
 from broker.dispatch import Dispatcher
 from broker.facts import Facts
 from broker.identity import Dom0Door, Peer, QubeDoor
 from broker.judge import PolicyInForce
 from broker.preparation import Preparation
 from broker.prompter import Prompter
-from broker.questions import Question
 from broker.sockets import short_path
 from broker.streams import Listener, Streams
 from policy_engine import Asked, Loader, MemorySource, PolicyError, Request, decide

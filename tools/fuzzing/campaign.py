@@ -25,7 +25,7 @@ from tools.fuzzing.oracle import Meaning, meaning
 from tools.fuzzing.subject import Subject, running
 from tools.fuzzing.wire import SOCKETS
 
-DAEMON = (sys.executable, "-m", "broker.policy_daemon")
+DAEMON = (sys.executable, "-m", "broker.deciding.daemon")
 
 LANES = 100
 """Connections at once. Too few questions wait at a time for the daemon's bound on them to show."""

@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.policy_table import METHODS as POLICY_CALLS
+from broker.editing.table import METHODS as POLICY_CALLS
 from broker.root import SHIPPED
 from tools.installation.switch import PROGRAM, below
 from tools.installation.tree import HERE, MANUAL, SWITCH, lay

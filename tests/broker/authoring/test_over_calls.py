@@ -22,7 +22,7 @@ _BY_PROGRAM = """\
 #!/bin/sh
 export PYTHONPATH={root} QREXEC_POLICY_DIR={directory} QREXEC_POLICY_ADMIN_LOG={directory}.log
 export QREXEC_REMOTE_DOMAIN=mgmt QREXEC_SERVICE_FULL_NAME="$2"
-exec {python} -m broker.policy_program
+exec {python} -m broker.editing.program
 """
 _BY_QUBESD = """\
 #!/bin/sh

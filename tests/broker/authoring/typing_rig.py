@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.policy_tool import main
+from broker.authoring.tool import main
 
 SYSTEM = {
     "domains": {
