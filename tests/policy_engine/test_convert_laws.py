@@ -93,7 +93,7 @@ trees: st.SearchStrategy[Tree] = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(trees, strategies.worlds())
 def test_every_call_is_decided_as_before_at_every_step(tree: Tree, world: World) -> None:
     conversion = converted(tree)

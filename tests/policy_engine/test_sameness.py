@@ -23,7 +23,7 @@ def told(decision: Decision) -> object:
 _places = st.integers(0, 8)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     strategies.policies,
     st.lists(st.tuples(_places, _places, st.sampled_from(["move", "repeat", "drop"])), max_size=2),
