@@ -2,10 +2,11 @@
 
 An event says what happened (or, where ``ahead`` is set, what is about to); it carries text, the form in which
 its values also go over the wire (``spec/wire-protocol.md`` 3.2, keys in ``spec/events.md``). Subscribers name
-a class and get it and its sub-classes. Publishing is synchronous and in order; a subscriber may refuse an
-event that is ahead of its change by raising a ``QubesError``, and never blocks.
+a class and get it and its sub-classes. Publishing is synchronous and in order, and a subscriber never blocks
+or raises. What an event that is ahead announces may be refused by who judges for the bus, before anybody is
+told.
 
-Events of the life cycle are in ``qubesd.core.power_events``.
+Events of the life cycle are in ``qubesd.core.power_events``, those that a guest causes in ``guest_events``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ class Event:
 
     ahead: ClassVar[bool] = False
     """Whether it is published before the change that it announces."""
+    of_change: ClassVar[bool] = False
+    """Whether only a change of what is kept tells it, which can still be refused when it is judged."""
+    cause: ClassVar[bool] = False
+    """Whether what extensions add because of it is told after it, not before."""
 
     subject: str | None
 
@@ -202,6 +207,8 @@ class FeaturePreDelete(FeatureEvent):
 
 @dataclass(frozen=True, slots=True)
 class TagEvent(WireEvent):
+    of_change = True
+
     subject: str
     tag: str
 
@@ -333,6 +340,8 @@ class QubeListEvent(WireEvent):
 @dataclass(frozen=True, slots=True)
 class QubeAdded(QubeListEvent):
     kind = "domain-add"
+    of_change = True
+    cause = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,11 +358,17 @@ class QubeRemoved(QubeListEvent):
 Subscriber = Callable[[Any], None]
 
 
+def nobody(event: Event) -> None:
+    """Judge nothing."""
+
+
 class Bus:
     """Hands each published event to the subscribers of its class and of the classes above it."""
 
     def __init__(self) -> None:
         self._subscribers: dict[type[Event], tuple[Subscriber, ...]] = {}
+        self.judge: Callable[[Event], None] = nobody
+        """Raises a ``QubesError`` to refuse what an event announces."""
 
     def subscribe(self, kind: type[Event], subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber`` with every event of this kind from now on; returns how to stop that."""
@@ -366,6 +381,16 @@ class Bus:
         return unsubscribe
 
     def publish(self, event: Event) -> None:
+        """Have what it announces judged, if it is ahead of that, and tell everybody.
+
+        Raises:
+            QubesError: it was refused, and nobody was told.
+        """
+        if event.ahead:
+            self.judge(event)
+        self.tell(event)
+
+    def tell(self, event: Event) -> None:
         """Tell everybody, most special subscribers first."""
         for kind in type(event).__mro__:
             for subscriber in self._subscribers.get(kind, ()):
