@@ -22,6 +22,7 @@ from qubesd.core.requests import Requests
 from qubesd.core.sleep import Sleep
 from qubesd.core.statistics import Statistics
 from qubesd.core.storage import Storage
+from qubesd.core.turns import Turns
 from qubesd.core.updates import Updates
 from qubesd.core.volumes import Volumes
 from qubesd.extension import Extension
@@ -65,8 +66,9 @@ class Core(Keeper):
         self.preloading = Preloading(self, self.creation, self.power, self.storage, self.firewalls)
         self.sleep = Sleep(self, self.power, self.preloading)
         self.databases = Databases(self, self.power.lives, self.extensions, config.run_dir / DATABASES)
-        self.requests = Requests(self, self.databases)
-        self.updates = Updates(self, self.volumes)
+        turns = Turns(self)
+        self.requests = Requests(self, self.databases, turns)
+        self.updates = Updates(self, self.volumes, turns)
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}
 
     async def open(self) -> None:

@@ -15,6 +15,7 @@ from qubesd.core.draft import Draft
 from qubesd.core.guest_database import GuestDatabase
 from qubesd.core.guest_events import FeaturesRequest
 from qubesd.core.keeper import Keeper
+from qubesd.core.turns import Turns
 from qubesd.errors import ProtocolError, QubeNotRunning
 from qubesd.model.names import is_feature_name
 from qubesd.model.state import Klass, Qube
@@ -23,12 +24,12 @@ _REQUESTS = "/features-request"
 _TOOLS = "/qubes-tools"
 _OF_TOOLS = ("qrexec", "gui", "gui-emulated", "default-user", "os")
 
-_MOST = 512
+_MOST = 256
 """Features that a guest may ask for at once."""
 _LONGEST_NAME = 96
 _LONGEST = 512
 """Bytes of one value."""
-_MOST_BYTES = 32 * 1024
+_MOST_BYTES = 16 * 1024
 """Of all names and values: an event carries them."""
 _REQUESTED = re.compile(rb"[A-Za-z0-9\-.,_= ]*")
 _OF_TOOL = re.compile(rb"[A-Za-z0-9]*")
@@ -37,8 +38,9 @@ _OF_TOOL = re.compile(rb"[A-Za-z0-9]*")
 class Requests:
     """The requests of one keeper's guests."""
 
-    def __init__(self, keeper: Keeper, databases: Databases) -> None:
+    def __init__(self, keeper: Keeper, databases: Databases, turns: Turns) -> None:
         self._keeper = keeper
+        self._turns = turns
         self._databases = databases
 
     async def features(self, qube: Qube) -> None:
@@ -55,13 +57,14 @@ class Requests:
         await self._take(qube, _of_tools)
 
     async def _take(self, qube: Qube, read: Callable[[GuestDatabase], dict[str, str]]) -> None:
-        self._check_runs(qube)
-        untrusted_features = await asyncio.to_thread(read, self._databases.of(qube))
-        self._check_runs(qube)
-        draft = Draft(self._keeper)
-        draft.tell(FeaturesRequest(qube.name, untrusted_features))
-        draft.apply()
-        await self._keeper.durable()
+        async with self._turns.of(qube):
+            self._check_runs(qube)
+            untrusted_features = await asyncio.to_thread(read, self._databases.of(qube))
+            self._check_runs(qube)
+            draft = Draft(self._keeper)
+            draft.tell(FeaturesRequest(qube.name, untrusted_features))
+            draft.apply()
+            await self._keeper.durable()
 
     def _check_runs(self, qube: Qube) -> None:
         """Also after the database was read: by then it may be another run's, or another qube's of the

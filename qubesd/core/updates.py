@@ -7,6 +7,7 @@ import time
 from qubesd.core.draft import Draft
 from qubesd.core.features import put_feature
 from qubesd.core.keeper import Keeper
+from qubesd.core.turns import Turns
 from qubesd.core.volumes import Volumes
 from qubesd.model.lineage import templates
 from qubesd.model.properties import read, table
@@ -18,8 +19,9 @@ _AVAILABLE = "updates-available"
 class Updates:
     """The news of one keeper's guests."""
 
-    def __init__(self, keeper: Keeper, volumes: Volumes) -> None:
+    def __init__(self, keeper: Keeper, volumes: Volumes, turns: Turns) -> None:
         self._keeper = keeper
+        self._turns = turns
         self._volumes = volumes
 
     async def note(self, qube: Qube, are_available: bool) -> None:
@@ -28,7 +30,10 @@ class Updates:
         What a qube says of itself counts. What it says of its template does only where it is likely to be
         true: updates that are missing, the template not running to be updated, and the qube not behind it.
         """
-        qube = self._keeper.current(qube)
+        async with self._turns.of(qube):
+            await self._note(self._keeper.current(qube), are_available)
+
+    async def _note(self, qube: Qube, are_available: bool) -> None:
         chain = templates(self._keeper.system, qube)
         about = next((each for each in chain if self._is_updateable(each)), None)
         if about is None:
