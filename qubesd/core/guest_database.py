@@ -61,7 +61,7 @@ class GuestDatabase:
             unfinished = last + _UNFINISHED
             with suppress(FileNotFoundError):
                 os.unlink(unfinished, dir_fd=folder)
-            descriptor = os.open(unfinished, _WRITE, 0o644, dir_fd=folder)
+            descriptor = os.open(unfinished, _WRITE, 0o640, dir_fd=folder)
             with open(descriptor, "wb") as file:
                 file.write(value.encode())
             os.rename(unfinished, last, src_dir_fd=folder, dst_dir_fd=folder)
@@ -76,13 +76,13 @@ class GuestDatabase:
     def _opened(self, words: list[str], make: bool = False) -> Iterator[int]:
         """The folder that these words lead to, a step at a time."""
         if make:
-            self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         descriptor = os.open(self._folder, _FOLDER)
         try:
             for word in words:
                 if make:
                     with suppress(FileExistsError):
-                        os.mkdir(word, 0o755, dir_fd=descriptor)
+                        os.mkdir(word, 0o750, dir_fd=descriptor)
                 below = os.open(word, _FOLDER, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = below
