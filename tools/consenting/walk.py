@@ -111,7 +111,8 @@ class Walk:
         """A call that the qrexec daemon was told to let through; at times twice, or another in its place."""
         if not self._allowed:
             return
-        call = self._random.choice(self._allowed)
+        # The latest, mostly: what is old has no yes any more.
+        call = self._random.choice(self._allowed[-2:] if self._random.random() < 0.8 else self._allowed)
         if self._random.random() < 0.7:
             self._allowed.remove(call)
         if self._random.random() < 0.4:
