@@ -91,13 +91,17 @@ class Dispatcher:
             self._audit.write(Case(call, call.source, 0, started, begun).record(error.wire_name))
             return encode_error(error)
         case = Case(call, caller.name, self._count(caller), started, begun, caller.uuid)
-        return self._carry_out(case, Way(door, peer, methods), caller, may_ask=True)
+        return self._carry_out(case, Way(door, peer, methods), caller, None)
 
     def _carry_out(
-        self, case: Case, way: Way, caller: Qube, may_ask: bool
+        self, case: Case, way: Way, caller: Qube, agreed: Wish | None
     ) -> Answer | Coroutine[Any, Any, Answer]:
-        """Judge the call and have it answered. Once the user was asked, all of this is done anew, and the yes
-        must be one to what the call is by then (``may_ask`` is false)."""
+        """Judge the call and have it answered.
+
+        Args:
+            agreed: what the user said yes to when asked about this call, which is then judged anew, and must
+                be just that still; ``None`` before anybody was asked.
+        """
         call, door, methods = case.call, way.door, way.methods
         ground = None
         service = judged_service(methods, call)
@@ -114,12 +118,11 @@ class Dispatcher:
             if not case.verdict.allowed:
                 return self._refused(case)
             if ground is not None and case.verdict.asked is not None:
-                wish = self._unsaid(case, door, prepared, service, ground, case.verdict.asked)
+                wish = self._unsaid(case, door, prepared, service, ground, case.verdict.asked, agreed)
                 if wish is not None:
-                    if may_ask:
-                        return self._ask(case, way, prepared, service, ground, case.verdict.asked, wish)
-                    case.verdict = case.verdict.settled(False, "it changed while the user was asked")
-                    return self._refused(case)
+                    if agreed is not None:
+                        return self._changed(case)
+                    return self._ask(case, way, prepared, service, ground, case.verdict.asked, wish)
             method, command = prepared.method, prepared.command
             reply = method.handler(prepared.core, command)
         except Exception as error:
@@ -129,14 +132,21 @@ class Dispatcher:
         return self._answer(case, reply, method, command, ground)
 
     def _unsaid(
-        self, case: Case, door: Door, prepared: Prepared, service: str, ground: Ground, asked: Asked
+        self,
+        case: Case,
+        door: Door,
+        prepared: Prepared,
+        service: str,
+        ground: Ground,
+        asked: Asked,
+        agreed: Wish | None,
     ) -> Wish | None:
         """What the user has not said yes to yet; ``None`` where the call can be carried out."""
         if self._trust_consent and door.vouches:
             case.verdict = case.verdict.settled(True, "asked by the policy daemon in front")
             return None
         wish = self._asking.wish(prepared, case.call, service)
-        if not self._asking.has_agreed(wish, ground, asked):
+        if agreed not in (None, wish) or not self._asking.has_agreed(wish, ground, asked):
             return wish
         case.verdict = case.verdict.settled(True, "the user said yes")
         return None
@@ -164,7 +174,10 @@ class Dispatcher:
         number = self._asking.agree(wish, ground, asked)
         try:
             caller = way.door.caller(call.source, way.peer, self._core.system)
-            answer = self._carry_out(case, way, caller, may_ask=False)
+            if caller.uuid != case.uuid:
+                # Another qube has the name of the one that called.
+                return self._changed(case)
+            answer = self._carry_out(case, way, caller, wish)
         except QubesError as error:
             return self._failed(case, error)
         finally:
@@ -213,6 +226,11 @@ class Dispatcher:
     def _refused(self, case: Case) -> bytes:
         self._audit.write(case.record("denied"))
         return encode_refusal(case.id)
+
+    def _changed(self, case: Case) -> bytes:
+        """What the user said yes to is not this any more."""
+        case.verdict = case.verdict.settled(False, "it changed while the user was asked")
+        return self._refused(case)
 
     def _failed(self, case: Case, error: Exception) -> bytes:
         """An error that the caller may read is its answer; any other one ends this connection and nothing

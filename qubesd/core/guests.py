@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shlex
+import signal
 from collections.abc import Iterable
 
 from qubesd.core.keeper import Keeper
@@ -45,7 +47,13 @@ class Guests:
         nothing = asyncio.subprocess.DEVNULL
         try:
             process = await asyncio.create_subprocess_exec(
-                *words, stdin=asyncio.subprocess.PIPE, stdout=nothing, stderr=nothing, env=_ENVIRONMENT
+                *words,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=nothing,
+                stderr=nothing,
+                env=_ENVIRONMENT,
+                # So that it can be ended with all that it started.
+                start_new_session=True,
             )
         except OSError as error:
             raise QubesError(f"{where}: {words[0]} cannot be run: {error.strerror}") from error
@@ -56,7 +64,7 @@ class Guests:
             raise QubesError(f"{where} did not end within {self._patience:g} seconds") from None
         finally:
             if process.returncode is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         if process.returncode:
             raise QubesError(f"{where} failed with status {process.returncode}")

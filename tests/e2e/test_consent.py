@@ -366,6 +366,26 @@ def test_what_changed_after_the_policy_socket_asked_was_not_agreed_to(
         assert b"state=Halted" in call(here.daemon.socket, "admin.vm.List", "work")
 
 
+def test_a_call_is_not_carried_out_for_another_qube_of_that_name(tmp_path: Path) -> None:
+    """A qube calls and is asked about; a new one gets its name, and a yes to such a call of its own."""
+    with house(tmp_path) as here:
+        first = threading.Event()
+
+        def think(asked: object) -> str:
+            if first.is_set():
+                return "allow:work"
+            first.set()
+            call(here.daemon.socket, "admin.vm.Remove", "bob")
+            here.daemon.create("bob")
+            call(here.daemon.socket, "admin.vm.property.Set", "bob", "guivm", b"dom0")
+            assert "result=allow" in here.asks("bob", "work", "admin.vm.Start+")
+            return "allow:work"
+
+        here.user.answers = think
+        assert denied(here.comes("bob", "work", "admin.vm.Start"))
+        assert b"state=Halted" in call(here.daemon.socket, "admin.vm.List", "work")
+
+
 def test_other_services_are_asked_about_anew_as_well(tmp_path: Path) -> None:
     with house(tmp_path) as here:
 

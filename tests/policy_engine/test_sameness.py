@@ -17,7 +17,7 @@ def told(decision: Decision) -> object:
     """All of it but the rule that made it; that nothing matches is one way to deny."""
     if isinstance(decision, Denied):
         return "rule" if decision.kind == "no-rule" else decision.kind, decision.notify
-    return type(decision), decision[:-1]
+    return type(decision), decision._replace(rule=None)  # type: ignore[arg-type]
 
 
 _places = st.integers(0, 8)

@@ -20,9 +20,11 @@ SERVICES = (
     ("admin.vm.Start", ""),
     ("admin.vm.Kill", ""),
     ("admin.vm.feature.Get", "x"),
+    ("admin.vm.feature.Get", "y"),
     ("admin.vm.feature.Set", "x"),
     ("admin.vm.feature.Set", "y"),
     ("admin.vm.notes.Set", ""),
+    ("admin.vm.property.Set", "netvm"),
     ("admin.vm.property.Set", "netvm"),
 )
 MAX_WAITING = 6
@@ -68,11 +70,11 @@ class Walk:
         """So many steps, or up to the first finding."""
         kinds: tuple[tuple[int, Callable[[], Awaitable[None]]], ...] = (
             (10, self._call),
-            (6, self._ask_first),
-            (8, self._come),
-            (16, self._answer),
-            (2, self._edit),
-            (3, self._make_anew),
+            (12, self._ask_first),
+            (16, self._come),
+            (22, self._answer),
+            (1, self._edit),
+            (2, self._make_anew),
             (1, self._retag),
             (2, self._wait),
         )
@@ -99,9 +101,8 @@ class Walk:
             payload = self._random.choice((*NETS, "")).encode()
         elif service.endswith(".Set"):
             payload = self._random.choice((b"1", b"2"))
-        return Call(
-            service, argument, self._random.choice(CALLERS), self._random.choice((*TARGETS, *NETS)), payload
-        )
+        target = self._random.choice((*TARGETS, *TARGETS, *TARGETS, *NETS))
+        return Call(service, argument, self._random.choice(CALLERS), target, payload)
 
     async def _call(self) -> None:
         await self._carry_out(self._draw(), own=self._random.random() < 0.5)
@@ -110,12 +111,21 @@ class Walk:
         """A call that the qrexec daemon was told to let through; at times twice, or another in its place."""
         if not self._allowed:
             return
-        call = self._random.choice(self._allowed)
+        # The latest, mostly: what is old has no yes any more.
+        call = self._random.choice(self._allowed[-2:] if self._random.random() < 0.8 else self._allowed)
         if self._random.random() < 0.7:
             self._allowed.remove(call)
-        if self._random.random() < 0.3:
-            other, changed = self._draw(), self._random.choice(("source", "target", "argument", "payload"))
-            call = replace(call, **{changed: getattr(other, changed)})
+        if self._random.random() < 0.4:
+            other = self._draw()
+            argument = {"x": "y", "y": "x"}.get(call.argument, call.argument)
+            call = self._random.choice(
+                (
+                    replace(call, source=other.source),
+                    replace(call, target=other.target),
+                    replace(call, payload=other.payload),
+                    replace(call, argument=argument),
+                )
+            )
         await self._carry_out(call, own=self._random.random() < 0.1)
 
     async def _carry_out(self, call: Call, own: bool) -> None:
@@ -145,9 +155,12 @@ class Walk:
         task = self._house.ask_first(call)
         asked = await self._house.settle(task)
         if asked is None:
+            covered = self._ledger.covers(call)
             if await task:
                 self.report.counts["let through"] += 1
                 self._allowed.append(call)
+                if not covered and not call.service.endswith(".Set"):
+                    self._find(f"let through {call} without a question")
         else:
             self.report.counts["asked first"] += 1
             if call.payload:
@@ -207,7 +220,8 @@ class Walk:
             self._find(f"{made.call} ran without a yes of its own")
 
     async def _edit(self) -> None:
-        await self._adopt(self._random.choice(POLICIES))
+        (policy,) = self._random.choices(POLICIES, (8, 5, 2, 2, 4, 1, 1))
+        await self._adopt(policy)
 
     async def _adopt(self, policy: str) -> None:
         if policy != self._house.policy:
@@ -217,7 +231,7 @@ class Walk:
             self.report.counts["edits"] += 1
 
     async def _make_anew(self) -> None:
-        name = self._random.choice((*CALLERS, *TARGETS, *NETS))
+        name = self._random.choice((*CALLERS, *TARGETS, *NETS, *NETS))
         await self._house.dom0("admin.vm.Kill", name)
         for target in TARGETS:
             await self._house.dom0("admin.vm.property.Set", target, "netvm", b"")

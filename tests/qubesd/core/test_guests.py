@@ -88,6 +88,20 @@ def test_a_call_that_goes_wrong_ends(tmp_path: Path, then: str, words: str) -> N
     stay(tmp_path, guest, command)
 
 
+def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    command, _ = program(tmp_path, f"sleep 600 & echo $! > {child}; wait")
+
+    async def guest(house: House) -> None:
+        with pytest.raises(QubesError, match="did not end"):
+            await Guests(house.core, patience=0.5).call(house.qube("work"), "qubes.ResizeDisk")
+        status = Path(f"/proc/{child.read_text().strip()}/status")
+        # Whoever adopts it may take a moment to bury it.
+        assert not status.exists() or "State:\tZ" in status.read_text()
+
+    stay(tmp_path, guest, command)
+
+
 def test_nothing_is_called_where_nothing_is_configured(tmp_path: Path) -> None:
     async def guest(house: House) -> None:
         with pytest.raises(NotSupported, match="guest_service"):
