@@ -14,6 +14,7 @@ from qubesd.core.exposure import DATABASES
 from qubesd.core.extending import Extensions
 from qubesd.core.firewall import Firewalls
 from qubesd.core.handing_out import HandingOut
+from qubesd.core.host_services import HostServices
 from qubesd.core.keeper import Keeper
 from qubesd.core.picture import Picture
 from qubesd.core.power import Power
@@ -66,6 +67,7 @@ class Core(Keeper):
         self.preloading = Preloading(self, self.creation, self.power, self.storage, self.firewalls)
         self.sleep = Sleep(self, self.power, self.preloading)
         self.databases = Databases(self, self.power.lives, self.extensions, config.run_dir / DATABASES)
+        self.host_services = HostServices(self, config.run_dir / "qubes-service")
         turns = Turns(self)
         self.requests = Requests(self, self.databases, turns)
         self.updates = Updates(self, self.volumes, turns)
@@ -84,6 +86,7 @@ class Core(Keeper):
         await self.storage.settle(self.power.lives.active())
         await self.firewalls.open()
         self.databases.open()
+        self.host_services.open()
         await self.power.lives.clean_up_left_overs()
         self.preloading.open()
 
