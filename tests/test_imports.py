@@ -19,7 +19,7 @@ MODEL = BASE | {"qubesd.model", "qubesd.events"}
 NEWS = frozenset({"qubesd.core.power_events", "qubesd.core.guest_events", "qubesd.core.device_events"})
 """The events that extensions know of, and nothing else of the core."""
 PARTS = frozenset({"qubesd.store", "qubesd.virt", "qubesd.storage"})
-CORE = MODEL | PARTS | NEWS | {"qubesd.core", "qubesd.extension"}
+CORE = MODEL | PARTS | NEWS | {"qubesd.bus", "qubesd.core", "qubesd.extension"}
 
 ARROWS: dict[str, frozenset[str]] = {
     "policy_engine": frozenset(),
@@ -29,6 +29,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "qubesd.config": frozenset({"qubesd.errors"}),
     "qubesd.model": BASE,
     "qubesd.events": BASE | {"qubesd.model"},
+    "qubesd.bus": frozenset({"qubesd.events"}),
     "qubesd.store": MODEL,
     "qubesd.virt": MODEL,
     "qubesd.storage": MODEL,

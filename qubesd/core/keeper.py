@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from qubesd.bus import Bus
 from qubesd.config import Config
 from qubesd.core.budgets import Budgets
 from qubesd.core.index import Index, references, vids
 from qubesd.errors import NoSuchQube
-from qubesd.events import Bus, Event, QubeChanged, SystemChanged, SystemRestored
+from qubesd.events import Event, QubeChanged, SystemChanged, SystemRestored
 from qubesd.model.state import Klass, Qube, System
 from qubesd.model.view import Host, Running, View
 from qubesd.store.commit import GroupCommit
