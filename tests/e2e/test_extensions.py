@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 from broker.client import call
 from broker.wire import Failure
 from tests.broker.rig import PATIENCE, ROOT, answer, errors, serving
@@ -65,46 +63,40 @@ def test_the_example_is_what_an_installer_makes_of_its_project() -> None:
     assert f'{point.replace("= ", "= " + chr(34))}"' in shown("toml", "keepsake").splitlines()
 
 
-@pytest.mark.parametrize(
-    ("module", "points", "said"),
-    [
-        pytest.param("import no_such_module\n", None, "No module named 'no_such_module'", id="import"),
-        pytest.param("EXTENSION = \n", None, "SyntaxError", id="syntax"),
-        pytest.param("import sys\nsys.exit(3)\n", None, "SystemExit(3)", id="exits"),
-        pytest.param("EXTENSION = 1\n", None, "no qubesd.extension.Extension but 'int'", id="something-else"),
-        pytest.param("", None, "has no attribute 'EXTENSION'", id="not-there"),
-        pytest.param(
-            "from qubesd.extension import Extension\nEXTENSION = Extension()\n",
-            "[qubes_admin.extensions]\ngui = broken:EXTENSION\n",
-            "there is one of this name already",
-            id="name-that-is-taken",
-        ),
-        pytest.param("", "[qubes_admin.extensions]\nbroken = no such:thing!\n", "broken", id="entry-point"),
-        pytest.param(
-            "from qubesd.core.power_events import DomainStart\n"
-            "from qubesd.extension import Extension, on\n"
-            "EXTENSION = Extension(vetoes=(on(DomainStart, print),))\n",
-            None,
-            "DomainStart cannot be refused",
-            id="veto-of-what-was",
-        ),
-    ],
-)
-def test_one_that_cannot_be_loaded_is_named_and_left_out(
-    module: str, points: str | None, said: str, tmp_path: Path
-) -> None:
-    environment = install(tmp_path / "site", "broken", module, points)
-    root = tmp_path / "root"
-    lines = ""
+BROKEN = {
+    "imports": ("import no_such_module\n", "No module named 'no_such_module'"),
+    "syntax": ("EXTENSION = \n", "SyntaxError"),
+    "exits": ("import sys\nsys.exit(3)\n", "SystemExit(3)"),
+    "number": ("EXTENSION = 1\n", "no qubesd.extension.Extension but 'int'"),
+    "nothing": ("", "has no attribute 'EXTENSION'"),
+    "gui": ("EXTENSION = 1\n", "there is one of this name already"),
+    "late": (
+        "from qubesd.core.power_events import DomainStart\n"
+        "from qubesd.extension import Extension, on\n"
+        "EXTENSION = Extension(vetoes=(on(DomainStart, print),))\n",
+        "DomainStart cannot be refused",
+    ),
+}
+"""By name, the module and what the log is to say of it."""
+
+
+def test_those_that_cannot_be_loaded_are_named_and_left_out(tmp_path: Path) -> None:
+    site, root = tmp_path / "site", tmp_path / "root"
+    for name, (module, _) in BROKEN.items():
+        install(site, name, module)
+    install(site, "misspelt", "", "[qubes_admin.extensions]\nmisspelt = no such:thing!\n")
+    environment = install(site, "keepsake", shown("python", "EXTENSION"))
     with serving(root, environment=environment) as daemon:
         daemon.create("work")
+        assert TODAY.fullmatch(call(daemon.socket, "admin.vm.feature.Get", "work", "made-on"))
         call(daemon.socket, "admin.vm.Start", "work")
-        lines = errors(root)
-        # The traceback that it comes with is no fault of the daemon's.
+        lines = errors(root).splitlines()
+        # The tracebacks that they come with are no faults of the daemon's.
         (root / "errors").write_text("")
-    (line,) = [line for line in lines.splitlines() if "is left out" in line]
-    assert said in line
-    assert "qubesd: ERROR: extension '" in line
+    left_out = {line.split("'")[1]: line for line in lines if "is left out" in line}
+    assert left_out.keys() == {*BROKEN, "misspelt"}
+    for name, (_, said) in BROKEN.items():
+        assert said in left_out[name]
 
 
 def test_one_that_hangs_holds_the_daemon_for_a_moment(tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ def ask(house: House, qube: str, features: dict[str, bytes]) -> None:
         (asked(house, qube) / name).write_bytes(value)
 
 
+async def one_that_runs(house: House) -> None:
+    await house.do("admin.vm.Create.TemplateVM", payload="name=debian-13 label=black")
+    await house.do("admin.vm.Start", "debian-13")
+
+
 @pytest.mark.parametrize(
     "features",
     [
@@ -43,7 +48,7 @@ def ask(house: House, qube: str, features: dict[str, bytes]) -> None:
 )
 def test_a_request_out_of_bounds_leaves_no_trace(features: dict[str, bytes], tmp_path: Path) -> None:
     async def guest(house: House) -> None:
-        await house.do("admin.vm.Start", "debian-13")
+        await one_that_runs(house)
         ask(house, "debian-13", {"qrexec": b"1", **features})
         before = house.core.system
         house.told.clear()
@@ -51,7 +56,7 @@ def test_a_request_out_of_bounds_leaves_no_trace(features: dict[str, bytes], tmp
         assert house.core.system is before
         assert house.told == []
 
-    visit(tmp_path, guest)
+    visit(tmp_path, guest, furnished=False)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +81,13 @@ def test_a_request_out_of_bounds_leaves_no_trace(features: dict[str, bytes], tmp
 )
 def test_what_no_guest_can_ask_for_is_passed_over(name: str, tmp_path: Path) -> None:
     async def guest(house: House) -> None:
-        await house.do("admin.vm.Start", "debian-13")
+        await one_that_runs(house)
         ask(house, "debian-13", {name: b"1", "vmexec": b"1"})
         before = house.qube("debian-13")
         assert await house.call(REQUEST, caller="debian-13") == ""
         assert house.qube("debian-13") == before.with_feature("vmexec", "1")
 
-    visit(tmp_path, guest)
+    visit(tmp_path, guest, furnished=False)
 
 
 def test_what_is_no_value_is_not_read(tmp_path: Path) -> None:
@@ -162,14 +167,14 @@ def test_who_has_no_database_asks_for_nothing(call: str, caller: str, error: str
 )  # fmt: skip
 def test_older_tools(tools: dict[str, bytes], features: dict[str, str] | None, tmp_path: Path) -> None:
     async def guest(house: House) -> None:
-        await house.do("admin.vm.Start", "debian-13")
+        await one_that_runs(house)
         for name, value in tools.items():
             (asked(house, "debian-13", "qubes-tools") / name).write_bytes(value)
         answer = await house.call("qubes.NotifyTools", caller="debian-13")
         assert answer == ("ProtocolError" if features is None else "")
         assert dict(house.qube("debian-13").features) == (features or {})
 
-    visit(tmp_path, guest)
+    visit(tmp_path, guest, furnished=False)
 
 
 def test_the_event_comes_first_and_tells_what_was_asked(tmp_path: Path) -> None:

@@ -105,12 +105,13 @@ def test_a_template(
     before: dict[str, str], asked: dict[str, str], after: dict[str, str], tmp_path: Path
 ) -> None:
     async def guest(house: House) -> None:
+        await house.do("admin.vm.Create.TemplateVM", payload="name=debian-13 label=black")
         for name, value in before.items():
             await house.do("admin.vm.feature.Set", "debian-13", name, value)
         announce(house, "debian-13", asked)
         assert dict(house.qube("debian-13").features) == after
 
-    visit(tmp_path, guest)
+    visit(tmp_path, guest, furnished=False)
 
 
 @pytest.mark.parametrize(
