@@ -57,6 +57,7 @@ class Consent:
     rule: AnyRule
     until: float
     uses: int | None
+    used: bool = False
 
 
 class Consents:
@@ -86,17 +87,19 @@ class Consents:
     def use(self, wish: Wish, policy: Policy, rule: AnyRule) -> bool:
         """Whether there is a yes for this call; one that is for a single call is used up."""
         number = self._find(wish, policy, rule, remembered=True)
+        if number is not None:
+            self._kept[wish.caller][number].used = True
+            return True
+        number = self._find(wish, policy, rule, remembered=False)
         if number is None:
-            number = self._find(wish, policy, rule, remembered=False)
-            if number is None:
-                return False
-            del self._kept[wish.caller][number]
+            return False
+        del self._kept[wish.caller][number]
         return True
 
     def withdraw(self, wish: Wish, number: int) -> None:
-        """Let this yes to the wish not be used any more, unless it is one that is remembered."""
+        """Let this yes to the wish, if it was not used at once, not be used any more."""
         kept = self._kept.get(wish.caller, OrderedDict())
-        if number in kept and kept[number].uses is not None:
+        if number in kept and not kept[number].used:
             del kept[number]
 
     def _find(self, wish: Wish, policy: Policy, rule: AnyRule, remembered: bool) -> int | None:
