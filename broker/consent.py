@@ -49,14 +49,15 @@ def digest_of(payload: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Consent:
-    """One yes: to which wish, by which rule of which policy, until when, and for how many calls; ``uses`` is
-    ``None`` for all calls until then."""
+    """One yes: to which wish, by which rule of which policy, until when, and whether for one call or for all
+    until then; ``used`` is whether one was carried out on it."""
 
     wish: Wish
     policy: Policy
     rule: AnyRule
     until: float
-    uses: int | None
+    remembered: bool
+    used: bool = False
 
 
 class Consents:
@@ -70,36 +71,38 @@ class Consents:
     def give(self, wish: Wish, policy: Policy, rule: AnyRule) -> int:
         """Take down that the user said yes to this wish, by the rule that asked; its number."""
         remember = rule.remember if isinstance(rule, DelegationRule) else None
-        lifetime, uses = (LIFETIME, 1) if remember is None else (remember, None)
+        lifetime = LIFETIME if remember is None else remember
         self._sweep()
         kept = self._kept.setdefault(wish.caller, OrderedDict())
         self._given += 1
-        kept[self._given] = Consent(wish, policy, rule, self._clock() + lifetime, uses)
+        kept[self._given] = Consent(wish, policy, rule, self._clock() + lifetime, remember is not None)
         if len(kept) > MAX_KEPT:
             kept.popitem(last=False)
         return self._given
 
     def covers(self, wish: Wish, policy: Policy, rule: AnyRule) -> bool:
         """Whether the user need not be asked, since an earlier yes is remembered."""
-        return self._find(wish, policy, rule, remembered=True) is not None
+        number = self._find(wish, policy, rule)
+        return number is not None and self._kept[wish.caller][number].remembered
 
     def use(self, wish: Wish, policy: Policy, rule: AnyRule) -> bool:
         """Whether there is a yes for this call; one that is for a single call is used up."""
-        number = self._find(wish, policy, rule, remembered=True)
+        number = self._find(wish, policy, rule)
         if number is None:
-            number = self._find(wish, policy, rule, remembered=False)
-            if number is None:
-                return False
+            return False
+        one = self._kept[wish.caller][number]
+        one.used = True
+        if not one.remembered:
             del self._kept[wish.caller][number]
         return True
 
     def withdraw(self, wish: Wish, number: int) -> None:
-        """Let this yes to the wish not be used any more, unless it is one that is remembered."""
+        """Let this yes to the wish, if it was not used at once, not be used any more."""
         kept = self._kept.get(wish.caller, OrderedDict())
-        if number in kept and kept[number].uses is not None:
+        if number in kept and not kept[number].used:
             del kept[number]
 
-    def _find(self, wish: Wish, policy: Policy, rule: AnyRule, remembered: bool) -> int | None:
+    def _find(self, wish: Wish, policy: Policy, rule: AnyRule) -> int | None:
         """Its number; those that no longer count are dropped on the way."""
         kept = self._kept.get(wish.caller)
         if kept is None:
@@ -111,7 +114,7 @@ class Consents:
             del kept[number]
         # The latest first: it is the one that was given for the call that is being carried out.
         for number, one in reversed(kept.items()):
-            if one.wish == wish and one.rule == rule and (one.uses is None) is remembered:
+            if one.wish == wish and one.rule == rule:
                 return number
         return None
 

@@ -100,6 +100,17 @@ def test_what_is_withdrawn_is_not_used(clock: Clock) -> None:
     assert [consents.use(WISH, POLICIES[0], ONCE) for _ in range(2)] == [True, False]
 
 
+def test_what_is_remembered_is_withdrawn_where_it_was_not_used_at_once(clock: Clock) -> None:
+    consents = Consents(clock)
+    unused = consents.give(WISH, POLICIES[0], HOUR)
+    consents.withdraw(WISH, unused)
+    assert not consents.covers(WISH, POLICIES[0], HOUR)
+    used = consents.give(WISH, POLICIES[0], HOUR)
+    assert consents.use(WISH, POLICIES[0], HOUR)
+    consents.withdraw(WISH, used)
+    assert consents.covers(WISH, POLICIES[0], HOUR)
+
+
 def test_a_caller_keeps_so_many_and_takes_nothing_from_others(clock: Clock) -> None:
     consents = Consents(clock)
     consents.give(OTHERS[0], POLICIES[0], ONCE)
