@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable, Set
 from broker.judge import Ground
 from broker.visible import hidden
 from qubesd.api.method import Call, Command, Method
+from qubesd.bus import Bus
 from qubesd.core.core import Core
 from qubesd.core.creation import Creation
 from qubesd.errors import PermissionDenied
-from qubesd.events import Bus
 from qubesd.model.state import Qube, System
 
 _WORD = re.compile(r"[A-Za-z0-9_.:-]+")

@@ -40,12 +40,14 @@ from broker.serve import House
 from broker.sockets import Access, answers
 from broker.streams import Streams
 from qubesd.api.imports import PROGRAMS
-from qubesd.api.table import INTERNAL, METHODS
+from qubesd.api.table import INTERNAL, METHODS, MISC
 from qubesd.config import Config, ConfigError, load, uid_of
 from qubesd.core.core import Core
 from qubesd.core.exposure import DATABASES
+from qubesd.core.installed import installed
 from qubesd.core.opening import open_core
 from qubesd.errors import QubesError
+from qubesd.extensions.stock import STOCK
 
 _log = logging.getLogger("qubesd")
 
@@ -163,7 +165,7 @@ async def serve(config: Config, create: bool) -> None:
     keep_last_good = config.on_error == "last-good"
     async with (
         announcements_in(config.run_dir / DATABASES) as announcements,
-        open_core(config, create, announcements.watch) as core,
+        open_core(config, create, announcements.watch, installed(STOCK)) as core,
         policy_in_force(directories, str(config.policy_legacy), keep_last_good, enforced=True) as reloader,
     ):
         audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files)
@@ -230,7 +232,7 @@ async def _serve_core(
         house.open(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only
         )
-        house.open(config.run_dir / "qubesd.misc.sock", trusted, {}, dom0_only)
+        house.open(config.run_dir / "qubesd.misc.sock", trusted, MISC, dom0_only)
         # Where another policy daemon is in front, that one is asked.
         if not other_in_front:
             for place in places:

@@ -1,18 +1,16 @@
-"""Typed events, and the bus that carries them.
+"""Typed events.
 
 An event says what happened (or, where ``ahead`` is set, what is about to); it carries text, the form in which
-its values also go over the wire (``spec/wire-protocol.md`` 3.2, keys in ``spec/events.md``). Subscribers name
-a class and get it and its sub-classes. Publishing is synchronous and in order; a subscriber may refuse an
-event that is ahead of its change by raising a ``QubesError``, and never blocks.
+its values also go over the wire (``spec/wire-protocol.md`` 3.2, keys in ``spec/events.md``). ``qubesd.bus``
+carries them.
 
-Events of the life cycle are in ``qubesd.core.power_events``.
+Events of the life cycle are in ``qubesd.core.power_events``, those that a guest causes in ``guest_events``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from qubesd.model.state import DOM0
 
@@ -25,6 +23,10 @@ class Event:
 
     ahead: ClassVar[bool] = False
     """Whether it is published before the change that it announces."""
+    of_change: ClassVar[bool] = False
+    """Whether only a change of what is kept tells it, which can still be refused when it is judged."""
+    cause: ClassVar[bool] = False
+    """Whether what extensions add because of it is told after it, not before."""
 
     subject: str | None
 
@@ -202,6 +204,8 @@ class FeaturePreDelete(FeatureEvent):
 
 @dataclass(frozen=True, slots=True)
 class TagEvent(WireEvent):
+    of_change = True
+
     subject: str
     tag: str
 
@@ -333,6 +337,8 @@ class QubeListEvent(WireEvent):
 @dataclass(frozen=True, slots=True)
 class QubeAdded(QubeListEvent):
     kind = "domain-add"
+    of_change = True
+    cause = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,29 +350,3 @@ class QubePreDelete(QubeListEvent):
 @dataclass(frozen=True, slots=True)
 class QubeRemoved(QubeListEvent):
     kind = "domain-delete"
-
-
-Subscriber = Callable[[Any], None]
-
-
-class Bus:
-    """Hands each published event to the subscribers of its class and of the classes above it."""
-
-    def __init__(self) -> None:
-        self._subscribers: dict[type[Event], tuple[Subscriber, ...]] = {}
-
-    def subscribe(self, kind: type[Event], subscriber: Subscriber) -> Callable[[], None]:
-        """Call ``subscriber`` with every event of this kind from now on; returns how to stop that."""
-        self._subscribers[kind] = (*self._subscribers.get(kind, ()), subscriber)
-
-        def unsubscribe() -> None:
-            left = tuple(one for one in self._subscribers[kind] if one is not subscriber)
-            self._subscribers[kind] = left
-
-        return unsubscribe
-
-    def publish(self, event: Event) -> None:
-        """Tell everybody, most special subscribers first."""
-        for kind in type(event).__mro__:
-            for subscriber in self._subscribers.get(kind, ()):
-                subscriber(event)

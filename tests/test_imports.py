@@ -16,8 +16,10 @@ ROOT = Path(__file__).parent.parent
 
 BASE = frozenset({"qubesd.errors", "qubesd.config", "qubesd.disk"})
 MODEL = BASE | {"qubesd.model", "qubesd.events"}
+NEWS = frozenset({"qubesd.core.power_events", "qubesd.core.guest_events", "qubesd.core.device_events"})
+"""The events that extensions know of, and nothing else of the core."""
 PARTS = frozenset({"qubesd.store", "qubesd.virt", "qubesd.storage"})
-CORE = MODEL | PARTS | {"qubesd.core"}
+CORE = MODEL | PARTS | NEWS | {"qubesd.bus", "qubesd.core", "qubesd.extension"}
 
 ARROWS: dict[str, frozenset[str]] = {
     "policy_engine": frozenset(),
@@ -27,13 +29,17 @@ ARROWS: dict[str, frozenset[str]] = {
     "qubesd.config": frozenset({"qubesd.errors"}),
     "qubesd.model": BASE,
     "qubesd.events": BASE | {"qubesd.model"},
+    "qubesd.bus": frozenset({"qubesd.events"}),
     "qubesd.store": MODEL,
     "qubesd.virt": MODEL,
     "qubesd.storage": MODEL,
+    **dict.fromkeys(NEWS, MODEL | NEWS),
+    "qubesd.extension": MODEL,
+    "qubesd.extensions": MODEL | NEWS | {"qubesd.extension"},
     "qubesd.core": CORE,
     "qubesd.api": CORE | {"qubesd.api"},
-    "broker": CORE | {"qubesd", "qubesd.api", "policy_engine"},
-    "tools": CORE | {"qubesd", "qubesd.api", "policy_engine", "broker"},
+    "broker": CORE | {"qubesd", "qubesd.api", "qubesd.extensions", "policy_engine"},
+    "tools": CORE | {"qubesd", "qubesd.api", "qubesd.extensions", "policy_engine", "broker"},
 }
 """For each part, the other parts that it may import; its own modules always."""
 
@@ -125,6 +131,10 @@ def test_every_import_is_an_arrow_of_the_plan(path: Path) -> None:
         pytest.param("broker/wire.py", "from lxml import etree", id="lxml-only-in-store-and-virt"),
         pytest.param("qubesd/core/core.py", "import socket", id="sockets-only-in-broker"),
         pytest.param("qubesd/api/x.py", "asyncio.start_unix_server(f)", id="sockets-of-asyncio-too"),
+        pytest.param(
+            "qubesd/extensions/x.py", "from qubesd.core.draft import Draft", id="extensions-know-no-core"
+        ),
+        pytest.param("qubesd/core/core.py", "import qubesd.extensions.gui", id="core-knows-no-extension"),
         pytest.param("broker/serve.py", "import tools.demo", id="nothing-imports-the-tools"),
     ],
 )

@@ -28,7 +28,7 @@ from qubesd.api.method import (
     alters_nothing,
     never,
 )
-from qubesd.api.table import INTERNAL, METHODS
+from qubesd.api.table import INTERNAL, METHODS, MISC
 from qubesd.api.values import Names, Unspoken, Values
 
 T = TypeVar("T")
@@ -73,7 +73,8 @@ def document() -> str:
     sections = (_section(_subject(module), methods) for module, methods in groupby(METHODS.values(), _module))
     policy = _section("The files of the policy", POLICY_METHODS.values())
     internal = _section("On the internal socket only", INTERNAL.values())
-    return INTRODUCTION + "".join(sections) + policy + internal
+    misc = _section("On the misc socket only", MISC.values())
+    return INTRODUCTION + "".join(sections) + policy + internal + misc
 
 
 def _section(title: str, methods: Iterable[Method]) -> str:

@@ -16,6 +16,7 @@ from qubesd.api import (
     imports,
     internal,
     labels,
+    misc,
     notes,
     pool_volumes,
     pools,
@@ -60,3 +61,6 @@ INTERNAL: Mapping[str, Method] = MappingProxyType(
     {method.name: method for method in (*internal.METHODS, *imports.METHODS)}
 )
 """What only the internal socket serves."""
+
+MISC: Mapping[str, Method] = MappingProxyType({method.name: method for method in misc.METHODS})
+"""What only the misc socket serves."""

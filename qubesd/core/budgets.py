@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from qubesd.bus import Bus
 from qubesd.core.usage import Promise, Usage, Use
 from qubesd.errors import OverLimit
-from qubesd.events import Bus
 from qubesd.model.state import Qube
 from qubesd.model.view import View
 

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from qubesd.config import Config
 from qubesd.core.creation import Creation
+from qubesd.core.databases import Databases
 from qubesd.core.device_lists import DeviceLists, Watch, unwatched
+from qubesd.core.exposure import DATABASES
+from qubesd.core.extending import Extensions
 from qubesd.core.firewall import Firewalls
 from qubesd.core.handing_out import HandingOut
+from qubesd.core.host_services import HostServices
 from qubesd.core.keeper import Keeper
 from qubesd.core.picture import Picture
 from qubesd.core.power import Power
 from qubesd.core.preloading import Preloading
+from qubesd.core.requests import Requests
 from qubesd.core.sleep import Sleep
 from qubesd.core.statistics import Statistics
 from qubesd.core.storage import Storage
+from qubesd.core.turns import Turns
+from qubesd.core.updates import Updates
 from qubesd.core.volumes import Volumes
+from qubesd.extension import Extension
 from qubesd.model.state import Qube, System
 from qubesd.store.commit import GroupCommit
 from qubesd.virt.hypervisor import Hypervisor
 
 T = TypeVar("T")
 
+NO_EXTENSIONS: Mapping[str, Extension] = MappingProxyType({})
+
 
 class Core(Keeper):
     """One system and the parts that carry it out: all that the Admin API's handlers work with.
 
     ``watch`` tells when the devices that a running qube announces change; without it, nothing does.
+    ``extensions`` are by name.
     """
 
     def __init__(
@@ -38,8 +50,11 @@ class Core(Keeper):
         commit: GroupCommit,
         hypervisor: Hypervisor,
         watch: Watch = unwatched,
+        extensions: Mapping[str, Extension] = NO_EXTENSIONS,
     ) -> None:
         super().__init__(config, system, commit, hypervisor)
+        self.extensions = Extensions(self)
+        self.extensions.use(extensions)
         self.storage = Storage(self)
         self.power = Power(self, self.storage)
         self.devices = self.power.devices
@@ -51,6 +66,11 @@ class Core(Keeper):
         self.creation = Creation(self, self.storage, self.firewalls)
         self.preloading = Preloading(self, self.creation, self.power, self.storage, self.firewalls)
         self.sleep = Sleep(self, self.power, self.preloading)
+        self.databases = Databases(self, self.power.lives, self.extensions, config.run_dir / DATABASES)
+        self.host_services = HostServices(self, config.run_dir / "qubes-service")
+        turns = Turns(self)
+        self.requests = Requests(self, self.databases, turns)
+        self.updates = Updates(self, self.volumes, turns)
         self._pictures: dict[Callable[..., Any], Picture[Any]] = {}
 
     async def open(self) -> None:
@@ -65,12 +85,15 @@ class Core(Keeper):
         await self.device_lists.open()
         await self.storage.settle(self.power.lives.active())
         await self.firewalls.open()
+        self.databases.open()
+        self.host_services.open()
         await self.power.lives.clean_up_left_overs()
         self.preloading.open()
 
     async def close(self) -> None:
         """Let what is under way end, write what is not written yet, and let go of the hypervisor."""
         self.preloading.close()
+        self.databases.close()
         self.device_lists.close()
         await self.statistics.close()
         await self.firewalls.close()

@@ -132,7 +132,9 @@ class Creation:
         draft = Draft(self._keeper)
         wanted, properties = _passing(qube.name, template)
         start = Qube(qube.name, qube.qid, qube.uuid, qube.klass, properties, dispid=qube.dispid)
-        return _tracked(draft, _planned(draft, wanted, start, every_tag))
+        draft.put(_tracked(draft, _planned(draft, wanted, start, every_tag)))
+        draft.tell(QubeAdded(None, qube.name))  # extensions add to a new qube
+        return draft.system.qubes[qube.name]
 
     async def _add(
         self,

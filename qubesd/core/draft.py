@@ -6,10 +6,20 @@ so a refused step leaves no trace; a draft is a ``View``, so computed values can
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from qubesd.core.keeper import Keeper
 from qubesd.events import Event
 from qubesd.model.state import Qube, System
 from qubesd.model.view import Host, Running
+
+
+class Mark(NamedTuple):
+    """A state of a draft."""
+
+    system: System
+    events: int
+    touched: tuple[str, ...]
 
 
 class Draft:
@@ -46,28 +56,47 @@ class Draft:
         self._touched[name] = None
 
     def tell(self, event: Event) -> None:
-        """Publish this event when the draft is applied, after those told before it."""
-        self._events.append(event)
+        """Publish this event when the draft is applied, after those told before it. What extensions add
+        because of it is told before it, as stock does, except where it is the ``cause``."""
+        if event.cause:
+            self._events.append(event)
+        if not event.ahead:
+            self.keeper.react(self, event)
+        if not event.cause:
+            self._events.append(event)
+
+    def mark(self) -> Mark:
+        """Where the draft stands, to go ``back`` to."""
+        return Mark(self.system, len(self._events), tuple(self._touched))
+
+    def back(self, mark: Mark) -> None:
+        """Take back all that was put and told since."""
+        self.system = mark.system
+        del self._events[mark.events :]
+        self._touched = dict.fromkeys(mark.touched)
 
     def apply(self, limited: bool = True) -> None:
         """Make it so: first the events ahead of the change, then the change, then all the other events.
 
         Args:
-            limited: whether owners' limits hold; they do not where this only tells what is so already.
+            limited: whether owners' limits and extensions' vetoes hold; they do not where this only tells
+                what is so already.
 
         Raises:
             OverLimit: it would take an owner beyond a limit; nothing has changed.
-            QubesError: a subscriber refused an event ahead of the change; nothing has changed.
+            QubesError: an extension refused it; nothing has changed.
         """
         if limited:
             self.keeper.budgets.check(self, self._touched)
+            for event in self._events:
+                self.keeper.judge(self, event)
         events = iter(self._events)
         first_after: list[Event] = []
         for event in events:
             if not event.ahead:
                 first_after.append(event)
                 break
-            self.keeper.bus.publish(event)
+            self.keeper.bus.tell(event)
         if self.keeper.system is not self._before:
             raise RuntimeError("the system changed while a draft of it was being applied")
         everything = (
@@ -77,4 +106,4 @@ class Draft:
         )
         self.keeper.change(self.system, self._touched, everything)
         for event in (*first_after, *events):
-            self.keeper.bus.publish(event)
+            self.keeper.bus.tell(event)

@@ -33,7 +33,6 @@ def set_feature(keeper: Keeper, qube: Qube, name: str, value: str) -> None:
     features.check(keeper, qube, name, value)
     draft = Draft(keeper)
     put_feature(draft, qube.name, name, value)
-    _tell_following(draft, qube, name)
     draft.apply()
 
 
@@ -44,7 +43,6 @@ def remove_feature(keeper: Keeper, qube: Qube, name: str) -> None:
         raise NoSuchFeature(f"no feature {name[:64]!r} on qube {qube.name!r}")
     draft = Draft(keeper)
     drop_feature(draft, qube.name, name)
-    _tell_following(draft, qube, name)
     draft.apply()
 
 
@@ -58,6 +56,7 @@ def put_feature(draft: Draft, owner: str, name: str, value: str) -> None:
     else:
         draft.put(qube.with_feature(name, value))
     draft.tell(FeatureSet(owner, name, value, old))
+    _tell_following(draft, qube, name)
 
 
 def drop_feature(draft: Draft, owner: str, name: str) -> None:
@@ -67,6 +66,7 @@ def drop_feature(draft: Draft, owner: str, name: str) -> None:
         draft.tell(FeaturePreDelete(owner, name))
         draft.put(qube.without_feature(name))
         draft.tell(FeatureDelete(owner, name))
+        _tell_following(draft, qube, name)
 
 
 def _set_balanced(draft: Draft, qube: Qube, value: str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from qubesd.events import Bus, QubeChanged, SystemChanged
+from qubesd.bus import Bus
+from qubesd.events import QubeChanged, SystemChanged
 from qubesd.model.properties import table
 from qubesd.model.state import Qube, System
 

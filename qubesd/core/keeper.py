@@ -8,22 +8,35 @@ else undoes anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
+from qubesd.bus import Bus
 from qubesd.config import Config
 from qubesd.core.budgets import Budgets
 from qubesd.core.index import Index, references, vids
 from qubesd.errors import NoSuchQube
-from qubesd.events import Bus, QubeChanged, SystemChanged, SystemRestored
+from qubesd.events import Event, QubeChanged, SystemChanged, SystemRestored
 from qubesd.model.state import Klass, Qube, System
-from qubesd.model.view import Host, Running
+from qubesd.model.view import Host, Running, View
 from qubesd.store.commit import GroupCommit
 from qubesd.virt.hypervisor import Hypervisor
+
+if TYPE_CHECKING:
+    from qubesd.core.draft import Draft
 
 ALWAYS_ON = Running(state="Running")
 """dom0, and a RemoteVM, of whose real state nothing is known here."""
 
 HALTED = Running()
+
+
+def unjudged(view: View, event: Event) -> None:
+    """Refuse nothing."""
+
+
+def unanswered(draft: Draft, event: Event) -> None:
+    """Add nothing."""
 
 
 class Keeper:
@@ -37,6 +50,10 @@ class Keeper:
         self.referrers = Index(self.bus, lambda: self.system, references)
         self.owners = Index(self.bus, lambda: self.system, vids)
         self.budgets = Budgets(self.bus, self)
+        self.judge: Callable[[View, Event], None] = unjudged
+        """Raises a ``QubesError`` to refuse what the event tells; the view is of the system with it."""
+        self.react: Callable[[Draft, Event], None] = unanswered
+        """Adds its own steps to a draft that tells of the event; raises nothing."""
         self._commit = commit
         self._running: dict[str, Running] = {}
 
@@ -58,6 +75,10 @@ class Keeper:
         if qube is not None and qube.klass in (Klass.ADMIN, Klass.REMOTE):
             return ALWAYS_ON
         return self._running.get(name, HALTED)
+
+    def users_of(self, name: str) -> list[str]:
+        """The qubes that name this one in a property of their own or as the backend of a device, in order."""
+        return self.referrers.of(name)
 
     def set_running(self, name: str, running: Running) -> None:
         """Note a new run state (for ``power`` only); a halted qube is one that nothing is known of."""

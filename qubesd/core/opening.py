@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from qubesd.config import Config
-from qubesd.core.core import Core
+from qubesd.core.core import NO_EXTENSIONS, Core
 from qubesd.core.device_lists import Watch, unwatched
 from qubesd.errors import StoreError
+from qubesd.extension import Extension
 from qubesd.model.state import System
 from qubesd.store.commit import GroupCommit
 from qubesd.store.file import FileStore
@@ -17,12 +18,17 @@ from qubesd.virt import drivers
 
 
 @asynccontextmanager
-async def open_core(config: Config, create: bool = False, watch: Watch = unwatched) -> AsyncIterator[Core]:
+async def open_core(
+    config: Config,
+    create: bool = False,
+    watch: Watch = unwatched,
+    extensions: Mapping[str, Extension] = NO_EXTENSIONS,
+) -> AsyncIterator[Core]:
     """A core on the store and the hypervisor that ``config`` names; closed, with all written, at the end.
 
     Args:
         create: make an empty system where there is no store.
-        watch: as of ``Core``.
+        watch, extensions: as of ``Core``.
 
     Raises:
         StoreError: the store is missing, damaged or in use; it was not touched.
@@ -33,7 +39,7 @@ async def open_core(config: Config, create: bool = False, watch: Watch = unwatch
     store = FileStore(config.store, config.socket_group)
     try:
         system = _load(store, config, create)
-        core = Core(config, system, GroupCommit(store.save, system), hypervisor, watch)
+        core = Core(config, system, GroupCommit(store.save, system), hypervisor, watch, extensions)
         await core.open()
         try:
             yield core

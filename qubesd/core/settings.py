@@ -29,12 +29,17 @@ def setting(keeper: Keeper, owner: Qube | None, name: str, value: Value) -> Draf
         BadPropertyValue: it cannot be set, or not to this value.
         QubesError: the system as it is does not allow it; the class says why.
     """
-    owner = None if owner is None else keeper.current(owner)
-    value = find(owner, name).check(keeper, owner, value)
-    subject = None if owner is None else owner.name
-    before = read(keeper, owner, name)
-    old, new = told(before), as_told(value)
     draft = Draft(keeper)
+    put_property(draft, None if owner is None else keeper.current(owner).name, name, value)
+    return draft
+
+
+def put_property(draft: Draft, subject: str | None, name: str, value: Value) -> None:
+    """As a step of a larger change; ``subject`` is the qube's name. Raises as ``setting``."""
+    owner = None if subject is None else draft.system.qubes[subject]
+    value = find(owner, name).check(draft, owner, value)
+    before = read(draft, owner, name)
+    old, new = told(before), as_told(value)
     draft.tell(PropertyPreSet(subject, name, old, new))
     if owner is None:
         draft.system = draft.system.with_property(name, value)
@@ -43,7 +48,6 @@ def setting(keeper: Keeper, owner: Qube | None, name: str, value: Value) -> Draf
         draft.put(owner.with_property(name, value))
         consequences.of_set(draft, owner.name, name, before.value, value)
     draft.tell(PropertySet(subject, name, old, new))
-    return draft
 
 
 def resetting(keeper: Keeper, owner: Qube | None, name: str) -> Draft:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, replace
 
-from qubesd.events import Bus, QubeChanged, SystemRestored
+from qubesd.bus import Bus
+from qubesd.events import QubeChanged, SystemRestored
 from qubesd.model.memory import MIB, most, set_to
 from qubesd.model.owner import owner_of
 from qubesd.model.state import Klass, Qube

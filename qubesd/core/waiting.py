@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from qubesd.core.draft import Draft
 from qubesd.core.features import drop_feature, put_feature
 from qubesd.core.tags import Inherits, belong_to, drop_tag, is_tracking
@@ -12,6 +14,8 @@ from qubesd.model.references import QUEUE, waiting
 from qubesd.model.state import Qube
 
 _MARKS = (IN_PROGRESS, COMPLETED, INTERNAL)
+_ANNOUNCED = "supported-rpc."
+"""What the guest of a disposable may announce of itself, also while it waits."""
 
 
 def enter(draft: Draft, name: str) -> None:
@@ -55,10 +59,13 @@ def strike(draft: Draft, template: str, name: str) -> None:
 
 
 def without_marks(qube: Qube) -> Qube:
-    """The qube as it would be, had it not waited."""
-    for feature in _MARKS:
-        qube = qube.without_feature(feature)
-    return qube
+    """The qube as it would be, had it not waited, nor its guest said what it can do."""
+    kept = {
+        name: value
+        for name, value in qube.features.items()
+        if name not in _MARKS and not name.startswith(_ANNOUNCED)
+    }
+    return replace(qube, features=kept)
 
 
 def become_ordinary(draft: Draft, name: str) -> None:

@@ -58,9 +58,14 @@ def check_tag(untrusted_text: str) -> str:
     return untrusted_text
 
 
+def is_feature_name(text: str) -> bool:
+    """Whether the API may set a feature of this name."""
+    return _FEATURE.fullmatch(text) is not None
+
+
 def check_feature_name(untrusted_text: str) -> str:
     """The text, where the API may set a feature of that name; ``ProtocolError`` otherwise."""
-    if _FEATURE.fullmatch(untrusted_text) is None:
+    if not is_feature_name(untrusted_text):
         raise ProtocolError(
             f"{untrusted_text[:64]!r} is no name for a feature: use letters, digits, '_', '.' and '-'"
         )

@@ -4,20 +4,22 @@ does."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from qubesd.api.method import Command, Method, Reply, Rows, Text
-from qubesd.api.table import INTERNAL, METHODS
+from qubesd.api.table import INTERNAL, METHODS, MISC
 from qubesd.config import Config, rooted
 from qubesd.core.core import Core
 from qubesd.core.device_lists import Watch, unwatched
 from qubesd.core.opening import open_core
 from qubesd.errors import NoSuchQube, QubesError
 from qubesd.events import WireEvent
+from qubesd.extension import Extension
+from qubesd.extensions.stock import STOCK
 from qubesd.model.state import DOM0, Qube
 
 KERNEL = "6.1"
@@ -51,7 +53,7 @@ class House:
         self, service: str, target: str = DOM0, argument: str = "", payload: str = "", caller: str = DOM0
     ) -> Reply:
         """Carry out a call; raises what the handler or the parser raises."""
-        method: Method = (METHODS if service in METHODS else INTERNAL)[service]
+        method: Method = {**METHODS, **INTERNAL, **MISC}[service]
         qube = self.core.system.find(target)
         if qube is None:
             raise NoSuchQube(f"no qube {target!r}")
@@ -92,9 +94,12 @@ def config_at(root: Path) -> Config:
 
 
 @asynccontextmanager
-async def house_at(root: Path, watch: Watch = unwatched, **settings: Any) -> AsyncIterator[House]:
+async def house_at(
+    root: Path, watch: Watch = unwatched, extensions: Mapping[str, Extension] = STOCK, **settings: Any
+) -> AsyncIterator[House]:
     """The house of the system below ``root``, an empty one at first; ``settings`` of its configuration."""
-    async with open_core(replace(config_at(root), **settings), create=True, watch=watch) as core:
+    config = replace(config_at(root), **settings)
+    async with open_core(config, create=True, watch=watch, extensions=extensions) as core:
         yield House(core)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qubesd.bus import Bus
 from qubesd.core.index import Index, references
-from qubesd.events import Bus, QubeChanged, SystemRestored
+from qubesd.events import QubeChanged, SystemRestored
 from qubesd.model.state import DOM0, System
 from tests.qubesd.store.systems import systems
 

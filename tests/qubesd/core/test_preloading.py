@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qubesd.events import Event
+from qubesd.events import Event, QubeAdded
+from qubesd.extension import Change, Extension, on
 from qubesd.model.state import Klass, Qube
 from tests.qubesd.house import House, visit
 
@@ -159,6 +160,33 @@ async def test_one_of_an_internal_template_stays_internal(house: House) -> None:
     qube = await take(house)
     assert qube.name == waited
     assert marks(qube) == {"internal"}
+
+
+@scene(1)
+async def test_what_its_guest_announces_does_not_spoil_it(house: House) -> None:
+    (waited,) = queue(house)
+    announced = house.core.config.run_dir / "qubesdb" / waited / "features-request"
+    announced.mkdir(parents=True, exist_ok=True)
+    (announced / "supported-rpc.qubes.New").write_text("1")
+    await house.do("qubes.FeaturesRequest", caller=waited)
+    qube = await take(house)
+    assert qube.name == waited
+    assert qube.features["supported-rpc.qubes.New"] == "1"
+
+
+def test_what_an_extension_gives_every_new_one_does_not_spoil_it(tmp_path: Path) -> None:
+    def mark(change: Change, event: QubeAdded) -> None:
+        if change.system.qubes[event.qube].klass is Klass.DISPOSABLE:
+            change.set_feature(event.qube, "made-here", "1")
+
+    async def guest(house: House) -> None:
+        await ask(house, 1)
+        (waited,) = queue(house)
+        qube = await take(house)
+        assert qube.name == waited
+        assert qube.features["made-here"] == "1"
+
+    visit(tmp_path, guest, extensions={"mark": Extension(reactions=(on(QubeAdded, mark),))})
 
 
 TAMPERED = {

@@ -1,0 +1,146 @@
+"""Calling extensions, and what becomes of one that fails.
+
+A failure is logged under the extension's name. A watch or a reaction that fails is passed over; a veto that
+fails refuses, for nobody knows what it would have said. Who overruns the limit of time is not called any more
+until the daemon starts again, and what it could have refused is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from qubesd.core.draft import Draft
+from qubesd.core.keeper import Keeper
+from qubesd.core.overdue import Overdue, within
+from qubesd.core.reaction import Reaction
+from qubesd.errors import QubesError
+from qubesd.events import Event
+from qubesd.extension import Extension, On
+from qubesd.model.state import Qube
+from qubesd.model.view import View
+
+_log = logging.getLogger(__name__)
+
+LIMIT = 2.0
+"""Seconds that one handler may take."""
+_DEEPEST = 8
+"""Reactions to what reactions did."""
+
+
+class _Handler(NamedTuple):
+    """``name`` is the extension's."""
+
+    name: str
+    kind: type[Event]
+    call: Callable[[Any, Any], None]
+
+
+class Extensions:
+    """The extensions of one keeper, which has none before ``use``."""
+
+    def __init__(self, keeper: Keeper, limit: float = LIMIT) -> None:
+        """``limit`` is in seconds."""
+        self._keeper = keeper
+        self._limit = limit
+        self._used: dict[str, Extension] = {}
+        self._vetoes: tuple[_Handler, ...] = ()
+        self._reactions: tuple[_Handler, ...] = ()
+        self._out: set[str] = set()
+        self._failed_before: set[str] = set()
+        self._depth = 0
+        keeper.judge = self.judge
+        keeper.react = self.react
+        keeper.bus.judge = partial(self.judge, keeper)
+
+    def use(self, extensions: Mapping[str, Extension]) -> None:
+        """Ask, tell and take over what these say, in the order of their names; to be called once."""
+        self._used = dict(sorted(extensions.items()))
+        self._vetoes = tuple(_handlers((name, used.vetoes) for name, used in self._used.items()))
+        self._reactions = tuple(_handlers((name, used.reactions) for name, used in self._used.items()))
+        for watch in _handlers((name, used.watches) for name, used in self._used.items()):
+            self._keeper.bus.subscribe(watch.kind, partial(self._tell, watch))
+
+    def judge(self, view: View, event: Event) -> None:
+        """Raises the ``QubesError`` of the first veto that refuses, or one of ours where a veto fails."""
+        for veto in self._vetoes:
+            if isinstance(event, veto.kind):
+                self._ask(veto, view, event)
+
+    def react(self, draft: Draft, event: Event) -> None:
+        """Add to the draft what reactions to this event do."""
+        for reaction in self._reactions:
+            if isinstance(event, reaction.kind) and reaction.name not in self._out:
+                self._add(reaction, draft, event)
+
+    def entries(self, qube: Qube, before: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+        """What each extension has a running qube find in its database; what it was where that fails."""
+        found: dict[str, Mapping[str, str]] = {}
+        for name, used in self._used.items():
+            if used.entries is None:
+                continue
+            found[name] = before.get(name, {})
+            if name not in self._out:
+                try:
+                    with within(self._limit):
+                        found[name] = dict(used.entries(self._keeper, qube))
+                except BaseException as error:
+                    self._note(name, f"entries of {qube.name!r}", error)
+        return found
+
+    def _ask(self, veto: _Handler, view: View, event: Event) -> None:
+        if veto.name in self._out:
+            raise QubesError("an extension that may refuse this is out of service; the daemon's log says why")
+        try:
+            with within(self._limit):
+                veto.call(view, event)
+        except QubesError:
+            raise
+        except BaseException as error:
+            self._note(veto.name, type(event).__name__, error)
+            raise QubesError(
+                "an extension that may refuse this failed, so it is refused; the daemon's log says more"
+            ) from error
+
+    def _add(self, reaction: _Handler, draft: Draft, event: Event) -> None:
+        mark = draft.mark()
+        self._depth += 1
+        try:
+            if self._depth > _DEEPEST:
+                raise RecursionError("reactions follow each other without end")
+            if self._depth > 1:  # the outermost one's time is running, and then begins anew
+                reaction.call(Reaction(draft), event)
+            else:
+                with within(self._limit):
+                    reaction.call(Reaction(draft), event)
+        except BaseException as error:
+            draft.back(mark)
+            self._note(reaction.name, type(event).__name__, error)
+        finally:
+            self._depth -= 1
+
+    def _tell(self, watch: _Handler, event: Event) -> None:
+        if watch.name in self._out:
+            return
+        try:
+            with within(self._limit):
+                watch.call(self._keeper, event)
+        except BaseException as error:
+            self._note(watch.name, type(event).__name__, error)
+
+    def _note(self, name: str, where: str, error: BaseException) -> None:
+        """The first failure of an extension is told with where it was."""
+        shown = None if name in self._failed_before else error
+        self._failed_before.add(name)
+        _log.error("extension %r failed in %s: %r", name, where, error, exc_info=shown)
+        if isinstance(error, Overdue):
+            self._out.add(name)
+            _log.error("extension %r is out of service until the daemon starts again", name)
+
+
+def _handlers(groups: Iterable[tuple[str, tuple[On[Any], ...]]]) -> Iterator[_Handler]:
+    for name, group in groups:
+        for one in group:
+            yield _Handler(name, one.kind, one.handler)

@@ -1,0 +1,98 @@
+"""What an extension is: the public interface, in one file. ``docs/extensions.md`` has a worked example.
+
+An extension is a value. Its handlers are plain functions that the daemon calls in its one thread, each within
+two seconds; what one of them raises besides a refusal is named in the log and hurts nobody but, where it
+vetoes, the change that it was asked about. Which events there are is in ``qubesd.events``,
+``qubesd.core.power_events`` and ``qubesd.core.guest_events``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from qubesd.events import Event, WireEvent
+from qubesd.model.state import Qube, Value
+from qubesd.model.view import View
+
+GROUP = "qubes_admin.extensions"
+"""The group of entry points; each names an ``Extension``."""
+
+
+class Change(View, Protocol):
+    """A change in the making, as a view of the system that it will lead to. What is done here is part of it:
+    durable with it or not at all, and told in order. A step that cannot be raises a ``QubesError``."""
+
+    def set_feature(self, qube: str, name: str, value: str) -> None:
+        """Nothing where the qube has it with this value; an empty one means "set, but false"."""
+
+    def remove_feature(self, qube: str, name: str) -> None:
+        """Nothing where the qube has no such feature."""
+
+    def add_tag(self, qube: str, tag: str) -> None:
+        """Nothing where the qube carries it."""
+
+    def remove_tag(self, qube: str, tag: str) -> None:
+        """Nothing where the qube does not carry it."""
+
+    def set_property(self, qube: str, name: str, value: Value) -> None:
+        """A property of the qube, by its rule; nothing where it has this very value of its own."""
+
+    def tell(self, event: WireEvent) -> None:
+        """Publish an event of the extension's own along with those of the change."""
+
+
+class Look(View, Protocol):
+    """A view that also knows the other way round."""
+
+    def users_of(self, name: str) -> Sequence[str]:
+        """The qubes that name this one in a property of their own or as the backend of a device."""
+
+
+S = TypeVar("S")
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class On(Generic[S]):
+    """A handler for the events of one class and of those below it; ``on`` makes it."""
+
+    kind: type[Event]
+    handler: Callable[[S, Any], None]
+
+
+def on(kind: type[E], handler: Callable[[S, E], None]) -> On[S]:
+    """Call ``handler`` with each event of this class, behind what the kind of handler works on."""
+    return On(kind, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What the daemon is to ask, tell and take over. Handlers are called in the order of their extensions'
+    names.
+
+    Attributes:
+        vetoes: asked before anything happens. One refuses by a ``QubesError``, best a ``PermissionDenied``,
+            whose text is for the caller. Asked of events that are ``ahead`` or ``of_change``; where these
+            tell of a change, the view is of the system as it would be.
+        reactions: add steps to the change that tells the event. One may be called for a change that is then
+            refused, so it does nothing but these steps; where it fails, its steps are taken back.
+        watches: told of what has happened.
+        entries: what a running qube of this host is to find in its database because of the extension, by key
+            (``/qubes-service/cups``). Asked when the qube starts and when anything about it, or about a qube
+            that names it, has changed.
+    """
+
+    vetoes: tuple[On[View], ...] = ()
+    reactions: tuple[On[Change], ...] = ()
+    watches: tuple[On[View], ...] = ()
+    entries: Callable[[Look, Qube], Mapping[str, str]] | None = None
+
+    def __post_init__(self) -> None:
+        for veto in self.vetoes:
+            if not (veto.kind.ahead or veto.kind.of_change):
+                raise ValueError(f"{veto.kind.__name__} cannot be refused: it has happened")
+        for reaction in self.reactions:
+            if reaction.kind.ahead or not issubclass(reaction.kind, WireEvent):
+                raise ValueError(f"nothing can be added to {reaction.kind.__name__}: no change tells it")

@@ -1,0 +1,1 @@
+"""The extensions that every daemon has; each is an ``Extension`` as anybody could write it."""

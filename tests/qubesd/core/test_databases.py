@@ -1,0 +1,250 @@
+"""What running guests find in their databases, and that it follows what is so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qubesd.core.guest_database import GuestDatabase, is_key
+from qubesd.core.power_events import DomainQdbCreate
+from qubesd.extension import Extension, Look
+from qubesd.model.state import Qube
+from tests.qubesd.house import House, house_at, visit
+
+FEATURE, SET, START, KILL = "admin.vm.feature.Set", "admin.vm.property.Set", "admin.vm.Start", "admin.vm.Kill"
+
+
+def found(root: Path, qube: str) -> dict[str, str]:
+    """All that stands in a database."""
+    folder = root / "run/qubesdb" / qube
+    files = [place for place in folder.rglob("*") if place.is_file()]
+    return {f"/{place.relative_to(folder)}": place.read_text() for place in files}
+
+
+async def settled() -> None:
+    """When the turn of the loop in which something changed is over."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("calls", "key", "value"),
+    [
+        pytest.param([], "/qubes-gui-enabled", "True", id="gui"),
+        pytest.param([], "/qubes-gui-domain-xid", "0", id="dom0-shows"),
+        pytest.param([], "/qubes-audio-domain-xid", "0", id="dom0-plays"),
+        pytest.param([], "/keyboard-layout", "us++", id="keyboard"),
+        pytest.param([(SET, "work", "guivm", "")], "/qubes-gui-enabled", "False", id="no-gui"),
+        pytest.param([(SET, "work", "guivm", "")], "/qubes-gui-domain-xid", None, id="nobody-shows"),
+        pytest.param([(SET, "work", "audiovm", "sys-net")], "/qubes-audio-domain-xid", None, id="halted"),
+        pytest.param(
+            [(SET, "dom0", "keyboard_layout", "de++")], "/keyboard-layout", "de++", id="keyboard-of-who-shows"
+        ),
+        pytest.param([(FEATURE, "work", "service.cups", "1")], "/qubes-service/cups", "1", id="service-on"),
+        pytest.param([(FEATURE, "work", "service.cups")], "/qubes-service/cups", "0", id="service-off"),
+        pytest.param([(FEATURE, "debian-13", "service.cups", "1")], "/qubes-service/cups", None,
+                     id="service-of-the-template"),
+        pytest.param([], "/qubes-service/meminfo-writer", "0", id="memory-not-balanced"),
+        pytest.param([(FEATURE, "work", "vm-config.a", "b c")], "/vm-config/a", "b c", id="setting"),
+        pytest.param([(FEATURE, "work", "custom-persist.a", "/a")], "/persist/a", "/a", id="persistence"),
+        pytest.param(
+            [("admin.vm.Create.RemoteVM", "dom0", "", "name=far label=red"), (SET, "far", "relayvm", "work")],
+            "/remote/far", "far", id="relay",
+        ),
+        pytest.param(
+            [("admin.vm.Create.RemoteVM", "dom0", "", "name=far label=red"), (SET, "far", "relayvm", "work"),
+             (SET, "far", "remote_name", "home")],
+            "/remote/far", "home", id="relay-by-its-other-name",
+        ),
+        pytest.param(
+            [("admin.vm.Create.RemoteVM", "dom0", "", "name=far label=red"), (SET, "far", "relayvm", "work"),
+             (SET, "far", "relayvm", "")],
+            "/remote/far", None, id="relay-of-another",
+        ),
+        pytest.param(
+            [("admin.vm.Create.RemoteVM", "dom0", "", "name=far label=red"), (SET, "far", "relayvm", "work"),
+             ("admin.vm.Remove", "far")],
+            "/remote/far", None, id="relay-of-what-is-gone",
+        ),
+        pytest.param([("admin.property.Set", "dom0", "default_guivm", "sys-net"), (START, "sys-net")],
+                     "/qubes-gui-domain-xid", "XID", id="another-qube-shows"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_entry(calls: list[tuple[str, ...]], key: str, value: str | None, when: str, tmp_path: Path) -> None:
+    """The same whether it was so when the qube started or is only since then."""
+
+    async def guest(house: House) -> None:
+        if when == "after":
+            await house.do(START, "work")
+        for call in calls:
+            await house.do(*call)
+        if when == "before":
+            await house.do(START, "work")
+        await settled()
+        xid = str(house.core.running("sys-net").xid)
+        assert found(tmp_path, "work").get(key) == (xid if value == "XID" else value)
+        assert found(tmp_path, "dom0") == found(tmp_path, "debian-13") == {}
+
+    visit(tmp_path, guest)
+
+
+def entry(name: str) -> Extension:
+    """The feature of this name, as an entry."""
+
+    def entries(look: Look, qube: Qube) -> Mapping[str, str]:
+        return {f"/{name}": qube.features[name]} if name in qube.features else {}
+
+    return Extension(entries=entries)
+
+
+def stay(tmp_path: Path, guest: Any, **extensions: Extension) -> None:
+    visit(tmp_path, guest, extensions=extensions)
+
+
+def test_entries_are_there_when_the_event_tells_of_them(tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+
+    async def guest(house: House) -> None:
+        house.core.bus.subscribe(DomainQdbCreate, lambda event: seen.append(found(tmp_path, event.subject)))
+        await house.do(FEATURE, "work", "a", "1")
+        await house.do(START, "work")
+        assert seen == [{"/a": "1"}]
+
+    stay(tmp_path, guest, a=entry("a"))
+
+
+def test_what_the_guest_wrote_stays_and_what_we_wrote_goes_with_the_run(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await house.do(FEATURE, "work", "a", "1")
+        await house.do(START, "work")
+        (tmp_path / "run/qubesdb/work/mine").write_text("x")
+        await house.do(FEATURE, "work", "a", "2")
+        await settled()
+        assert found(tmp_path, "work") == {"/a": "2", "/mine": "x"}
+        await house.do("admin.vm.feature.Remove", "work", "a")
+        await house.do(FEATURE, "work", "b", "1")
+        await settled()
+        assert found(tmp_path, "work") == {"/b": "1", "/mine": "x"}
+        await house.do(KILL, "work")
+        assert found(tmp_path, "work") == {"/mine": "x"}
+        await house.do(FEATURE, "work", "b", "2")
+        await settled()
+        assert found(tmp_path, "work") == {"/mine": "x"}
+
+    stay(tmp_path, guest, a=entry("a"), b=entry("b"))
+
+
+def test_a_guest_finds_what_it_found_where_the_extension_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def entries(look: Look, qube: Qube) -> Mapping[str, str]:
+        return {"/a": qube.features["a"]}
+
+    async def guest(house: House) -> None:
+        await house.do(FEATURE, "work", "a", "1")
+        await house.do(START, "work")
+        await house.do("admin.vm.feature.Remove", "work", "a")
+        await settled()
+        assert found(tmp_path, "work") == {"/a": "1"}
+        assert "extension 'a' failed in entries of 'work'" in caplog.text
+
+    stay(tmp_path, guest, a=Extension(entries=entries))
+
+
+def test_no_link_of_a_guest_is_written_through(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def guest(house: House) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "cups").write_text("mine")
+        await house.do(FEATURE, "work", "service.cups", "1")
+        database = tmp_path / "run/qubesdb/work"
+        database.mkdir(parents=True)
+        (database / "qubes-service").symlink_to(outside)
+        (database / "keyboard-layout").symlink_to(outside / "cups")
+        await house.do(START, "work")
+        assert [place.name for place in outside.iterdir()] == ["cups"]
+        assert (outside / "cups").read_text() == "mine"
+        assert "the database of qube 'work' cannot be written" in caplog.text
+        assert house.core.running("work").state == "Running"
+
+    visit(tmp_path, guest)
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        pytest.param("/a", True, id="word"),
+        pytest.param("/a/b-c_d.e", True, id="words"),
+        pytest.param("a", False, id="no-slash"),
+        pytest.param("/", False, id="empty"),
+        pytest.param("/a/", False, id="empty-last"),
+        pytest.param("/a//b", False, id="empty-between"),
+        pytest.param("/..", False, id="above"),
+        pytest.param("/a/../b", False, id="above-between"),
+        pytest.param("/a/./b", False, id="here"),
+        pytest.param("/a~", False, id="unfinished"),
+        pytest.param("/a\n", False, id="line-end"),
+        pytest.param("/ä", False, id="no-ascii"),
+        pytest.param("/" + "a" * 97, False, id="too-long"),
+        pytest.param("/a/b/c/d/e", False, id="too-deep"),
+    ],
+)
+def test_keys(text: str, fits: bool) -> None:
+    assert is_key(text) is fits
+
+
+def test_entries_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def entries(look: Look, qube: Qube) -> Mapping[str, str]:
+        many = {f"/many/{number:04}": "x" for number in range(1024)}
+        return {"/../a": "x", "/b": "x" * 3073, "/c": "x" * 3072, **many}
+
+    async def guest(house: House) -> None:
+        await house.do(START, "work")
+        keys = found(tmp_path, "work").keys()
+        assert "/c" in keys
+        assert "/many/1020" in keys
+        assert len(keys) == 1022
+        assert "extension 'a': entry '/../a' of qube 'work' is left out" in caplog.text
+
+    stay(tmp_path, guest, a=Extension(entries=entries))
+
+
+def test_reading_and_writing(tmp_path: Path) -> None:
+    database = GuestDatabase(tmp_path / "work")
+    assert database.names("/a", 9) == []
+    assert database.read("/a/b", 9) is None
+    database.remove("/a/b")
+    for name in "bcd":
+        database.write(f"/a/{name}", "value")
+    database.write("/a/b", "other")
+    assert database.names("/a", 9) == ["b", "c", "d"]
+    assert len(database.names("/a", 2)) == 2
+    assert database.read("/a/b", 3) == b"oth"
+    database.remove("/a/b")
+    assert database.names("/a", 9) == ["c", "d"]
+
+
+def test_a_core_that_opens_writes_for_what_runs(tmp_path: Path) -> None:
+    """A daemon that starts again tells of what changed meanwhile; the embedded hypervisor's qubes run on."""
+
+    async def story() -> None:
+        async with house_at(tmp_path) as house:
+            await house.furnish()
+            await house.do(START, "work")
+            running = house.core.databases
+            running.close()
+            (tmp_path / "run/qubesdb/work/keyboard-layout").unlink()
+            (tmp_path / "run/qubesdb/work/left").write_text("x")
+            again = type(running)(
+                house.core, house.core.power.lives, house.core.extensions, tmp_path / "run/qubesdb"
+            )
+            again.open()
+            assert found(tmp_path, "work")["/keyboard-layout"] == "us++"
+            again.close()
+
+    asyncio.run(story())

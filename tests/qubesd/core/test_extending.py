@@ -1,0 +1,256 @@
+"""What extensions can do to a core, and what a bad one cannot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qubesd.core.extending import Extensions
+from qubesd.core.power_events import DomainPreStart, DomainStart
+from qubesd.errors import PermissionDenied, QubesError
+from qubesd.events import (
+    FeaturePreSet,
+    FeatureSet,
+    PropertyPreSet,
+    PropertySet,
+    QubeAdded,
+    TagAdded,
+    WireEvent,
+)
+from qubesd.extension import Change, Extension, on
+from qubesd.model.state import Qube
+from qubesd.model.view import View
+from tests.qubesd.house import House, visit
+
+SET, TAG, START = "admin.vm.property.Set", "admin.vm.tag.Set", "admin.vm.Start"
+CREATE = "admin.vm.Create.StandaloneVM"
+
+
+def refuse(view: View, event: WireEvent) -> None:
+    raise PermissionDenied("not today")
+
+
+def break_off(view: object, event: WireEvent) -> None:
+    raise ZeroDivisionError("of its own")
+
+
+def leave(view: object, event: WireEvent) -> None:
+    sys.exit("of its own")
+
+
+def hang(view: object, event: WireEvent) -> None:
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            continue
+
+
+def tag_it(change: Change, event: PropertySet) -> None:
+    assert event.subject is not None
+    change.add_tag(event.subject, f"has-{event.name}")
+    change.set_feature(event.subject, "property", event.newvalue)
+
+
+def half_way(change: Change, event: PropertySet) -> None:
+    assert event.subject is not None
+    change.add_tag(event.subject, "half")
+    change.set_feature(event.subject, "half", "1")
+    change.set_property(event.subject, "memory", -1)
+
+
+def follow(change: Change, event: FeatureSet) -> None:
+    change.set_feature(event.subject, f"{event.feature}x", "1")
+
+
+def stay(tmp_path: Path, extensions: Mapping[str, Extension], guest: Any, limit: float = 2.0) -> None:
+    async def story(house: House) -> None:
+        house.core.extensions = Extensions(house.core, limit)
+        house.core.extensions.use(extensions)
+        await guest(house)
+
+    visit(tmp_path, story, extensions={})
+
+
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        pytest.param(PropertyPreSet, (SET, "work", "label", "blue"), id="property"),
+        pytest.param(PropertyPreSet, ("admin.property.Set", "dom0", "stats_interval", "4"), id="global"),
+        pytest.param(FeaturePreSet, ("admin.vm.feature.Set", "work", "a", "1"), id="feature"),
+        pytest.param(
+            FeaturePreSet, (SET, "work", "provides_network", "True"), id="feature-that-a-property-brings"
+        ),
+        pytest.param(FeaturePreSet, ("admin.property.Set", "dom0", "clockvm", "work"), id="of-another-qube"),
+        pytest.param(TagAdded, (TAG, "work", "a"), id="tag"),
+        pytest.param(QubeAdded, (CREATE, "dom0", "", "name=new label=red"), id="new-qube"),
+        pytest.param(DomainPreStart, (START, "work"), id="start"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("veto", "error"),
+    [
+        pytest.param(refuse, "PermissionDenied", id="refuses"),
+        pytest.param(break_off, "QubesException", id="fails"),
+        pytest.param(leave, "QubesException", id="would-end-the-daemon"),
+    ],
+)
+def test_what_is_vetoed_does_not_happen(
+    kind: type[WireEvent], call: tuple[str, ...], veto: Any, error: str, tmp_path: Path
+) -> None:
+    async def guest(house: House) -> None:
+        before = house.core.system
+        assert await house.call(*call) == error
+        assert house.core.system is before
+        assert [name for name in house.names() if "failed" not in name] == []
+        assert house.core.running("work").state == "Halted"
+
+    stay(tmp_path, {"veto": Extension(vetoes=(on(kind, veto),))}, guest)
+
+
+def test_the_veto_sees_what_would_be(tmp_path: Path) -> None:
+    seen: list[Qube] = []
+
+    def look(view: View, event: QubeAdded) -> None:
+        seen.append(view.system.qubes[event.qube])
+
+    async def guest(house: House) -> None:
+        await house.do(CREATE, payload="name=new label=red")
+        assert seen == [house.qube("new")]
+        assert "created-by-dom0" in seen[0].tags
+
+    stay(tmp_path, {"veto": Extension(vetoes=(on(QubeAdded, look),))}, guest)
+
+
+def test_a_reaction_is_part_of_the_change(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await house.do(SET, "work", "label", "blue")
+        assert house.names() == [
+            "work property-pre-set:label",
+            "work property-reset:icon",
+            "work domain-tag-add:has-label",
+            "work domain-feature-pre-set:property",
+            "work domain-feature-set:property",
+            "work property-set:label",
+        ]
+        assert house.qube("work").features["property"] == "blue"
+        before = house.core.system
+        assert await house.call(SET, "work", "label", "none-such") == "QubesLabelNotFoundError"
+        assert house.core.system is before
+
+    stay(tmp_path, {"tags": Extension(reactions=(on(PropertySet, tag_it),))}, guest)
+
+
+def test_what_is_added_to_a_new_qube_is_told_after_it(tmp_path: Path) -> None:
+    def date(change: Change, event: QubeAdded) -> None:
+        change.add_tag(event.qube, "new")
+
+    async def guest(house: House) -> None:
+        await house.do(CREATE, payload="name=new label=red")
+        assert house.names()[:2] == ["domain-add", "new domain-tag-add:new"]
+
+    stay(tmp_path, {"date": Extension(reactions=(on(QubeAdded, date),))}, guest)
+
+
+@pytest.mark.parametrize("broken", [break_off, leave, half_way])
+def test_a_reaction_that_fails_is_taken_back(
+    broken: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def guest(house: House) -> None:
+        before = house.qube("work")
+        await house.do(SET, "work", "label", "blue")
+        changed = before.with_property("label", "blue").with_tag("has-label")
+        assert house.qube("work") == changed.with_feature("property", "blue")
+        assert "extension 'broken' failed in PropertySet" in caplog.text
+        assert not [name for name in house.names() if "half" in name]
+
+    extensions = {
+        "broken": Extension(reactions=(on(PropertySet, broken),)),
+        "tags": Extension(reactions=(on(PropertySet, tag_it),)),
+    }
+    stay(tmp_path, extensions, guest)
+
+
+def test_reactions_without_end_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.feature.Set", "work", "a", "1")
+        assert sorted(house.qube("work").features) == ["a" + "x" * number for number in range(9)]
+        assert "without end" in caplog.text
+
+    stay(tmp_path, {"endless": Extension(reactions=(on(FeatureSet, follow),))}, guest)
+
+
+@pytest.mark.parametrize("broken", [refuse, break_off, leave])
+def test_a_watch_that_fails_is_named_and_hurts_nobody(
+    broken: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+
+    def note(view: View, event: DomainStart) -> None:
+        seen.append(event.subject)
+
+    async def guest(house: House) -> None:
+        await house.do(START, "work")
+        assert seen == ["work"]
+        assert house.names()[-1] == "work domain-start"
+        assert "extension 'broken' failed in DomainStart" in caplog.text
+
+    extensions = {
+        "broken": Extension(watches=(on(DomainStart, broken),)),
+        "notes": Extension(watches=(on(DomainStart, note),)),
+    }
+    stay(tmp_path, extensions, guest)
+
+
+def test_who_hangs_is_broken_off_and_out_of_service(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    extension = Extension(
+        vetoes=(on(FeaturePreSet, refuse),),
+        reactions=(on(PropertySet, hang),),
+        watches=(on(TagAdded, break_off),),
+    )
+
+    async def guest(house: House) -> None:
+        await house.do(SET, "work", "label", "blue")
+        assert "extension 'slow' is out of service" in caplog.text
+        caplog.clear()
+        await house.do(SET, "work", "label", "red")
+        await house.do(TAG, "work", "a")
+        assert caplog.text == ""
+        with pytest.raises(QubesError, match="out of service"):
+            await house.answer("admin.vm.feature.Set", "work", "a", "1")
+
+    stay(tmp_path, {"slow": extension}, guest, limit=0.1)
+
+
+def test_a_reaction_that_hangs_in_another_is_the_one_that_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def guest(house: House) -> None:
+        await house.do(SET, "work", "label", "blue")
+        assert "extension 'slow' is out of service" in caplog.text
+        assert "extension 'tags'" not in caplog.text
+        assert house.qube("work").features["property"] == "blue"
+
+    extensions = {
+        "slow": Extension(reactions=(on(FeatureSet, hang),)),
+        "tags": Extension(reactions=(on(PropertySet, tag_it),)),
+    }
+    stay(tmp_path, extensions, guest, limit=0.1)
+
+
+@pytest.mark.parametrize(
+    ("handlers", "message"),
+    [
+        pytest.param({"vetoes": (on(DomainStart, refuse),)}, "it has happened", id="veto-of-what-was"),
+        pytest.param({"vetoes": (on(WireEvent, refuse),)}, "it has happened", id="veto-of-anything"),
+        pytest.param({"reactions": (on(PropertyPreSet, break_off),)}, "no change tells it", id="ahead"),
+    ],
+)
+def test_handlers_that_would_never_be_called_are_refused(handlers: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Extension(**handlers)
