@@ -19,6 +19,7 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import NamedTuple
 
+from broker.call_id import CALL
 from broker.judge import Verdict
 from policy_engine import Request
 
@@ -37,7 +38,8 @@ class Record(NamedTuple):
     """One call.
 
     ``id`` is the caller's count of its own calls since the daemon started, which a denial tells the caller; 0
-    where the call did not get here, since the qrexec daemon was told to refuse it.
+    where the call did not get here, since the qrexec daemon was told to refuse it. ``call`` is the daemon's
+    count of all calls, which the lines of its log carry.
     ``decision`` is ``allow``, ``ask``, ``deny`` or ``unjudged`` (dom0); ``reason`` says more, for people;
     ``rule`` is ``FILE:LINE`` of the deciding one, empty for none. ``outcome`` is ``ok``, ``denied``,
     ``stream`` (the call opened one), ``broken`` (an error inside, see the daemon's log) or the class of the
@@ -55,11 +57,12 @@ class Record(NamedTuple):
     rule: str
     duration: float
     outcome: str
+    call: int = 0
 
     def line(self) -> str:
         line = (
-            f'{{"time": "{_clock(self.started)}", "id": {self.id}, "caller": {_text(self.caller)}, '
-            f'"service": {_text(self.service)}, "argument": {_text(self.argument)}, '
+            f'{{"time": "{_clock(self.started)}", "call": {self.call}, "id": {self.id}, '
+            f'"caller": {_text(self.caller)}, "service": {_text(self.service)}, "argument": {_text(self.argument)}, '
             f'"target": {_text(self.target)}, "decision": "{self.decision}", "reason": {_text(self.reason)}, '
             f'"rule": {_text(self.rule)}, "duration": {self.duration:.6f}, "outcome": "{self.outcome}"}}\n'
         )
@@ -112,6 +115,7 @@ class AuditLog:
                 verdict.place,
                 0.0,
                 "denied",
+                CALL.get(),
             )
         )
 

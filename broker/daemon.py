@@ -31,7 +31,10 @@ from broker.editing.edits import PolicyEdits, places_of
 from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
 from broker.limits import raise_descriptor_limit
+from broker.logs import set_up
 from broker.notify import notify
+from broker.operation.doctor import examine
+from broker.operation.trial import try_store
 from broker.preparation import Preparation
 from broker.prompter import Prompter
 from broker.reload import Reloader, policy_in_force
@@ -71,9 +74,11 @@ the process: for development, tests, and several instances on one machine.
 """
 _EPILOG = """\
 exit status:
-  0  a signal has ended it
-  1  it cannot serve; standard error says what is in the way
-  2  the command line is wrong
+  0  a signal has ended it; with --check: the file can be taken over; with
+     --doctor: no error was found, though perhaps warnings
+  1  it cannot serve, standard error says what is in the way; with --check: the
+     file is refused; with --doctor: an error was found
+  2  the command line is wrong, or the file of --check cannot be read
 
 files:
   /etc/qubes/qubesd.toml
@@ -90,6 +95,8 @@ files:
 examples:
   qubesd --root /tmp/trial          a system of its own, empty at first
   qubesd --config /etc/trial.toml
+  qubesd --check /var/lib/qubes/qubes.xml
+  qubesd --doctor --json
 
 see also:
   qubesd.toml(5), qubes-policy(1), qrexec-policy-daemon(8)
@@ -98,11 +105,18 @@ see also:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until SIGTERM or SIGINT; exits 1 with a message where that is not possible. SIGHUP reloads the
-    policy."""
-    options = parser().parse_args(arguments)
-    logging.basicConfig(format="qubesd: %(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    policy. Or try a store, or examine the host, and serve nothing."""
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.check is not None:
+        sys.exit(try_store(options.check, options.json))
+    if options.doctor:
+        sys.exit(examine(options.root, options.config, options.json))
+    if options.json:
+        made.error("--json: goes with --check or --doctor")
     try:
         config = load(options.root, options.config)
+        set_up("qubesd", config.log_format)
         if options.root is not None:
             furnish(config)
         raise_descriptor_limit()
@@ -136,6 +150,19 @@ def parser() -> argparse.ArgumentParser:
         help="the configuration, which must be there (default: /etc/qubes/qubesd.toml, if it is there, "
         "below DIR with --root)",
     )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help="serve nothing: tell what would become of this qubes.xml, and write nothing",
+    )
+    instead.add_argument(
+        "--doctor",
+        action="store_true",
+        help="serve nothing: tell what is wrong on this host and what to do, whether a daemon runs or not",
+    )
+    parser.add_argument("--json", action="store_true", help="answer --check or --doctor in JSON")
     return parser
 
 

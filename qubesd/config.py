@@ -72,6 +72,9 @@ class Config:
     """Whether another policy daemon is in front of ``qubesd.sock``. It has asked already where the policy
     says ``ask``, and serves ``policy.sock`` and the two ``policy.Eval`` services, which this daemon then
     leaves alone."""
+    log_format: str = "text"
+    """The daemon's log on standard error: lines of ``text``, or one object of ``json`` each, with the time,
+    the number of the call and the part that speaks."""
     audit_size: int = 16
     """MiB after which the audit log is put aside and a new one is begun."""
     audit_files: int = 8
@@ -253,6 +256,7 @@ FORMS: Mapping[str, Form] = {
     "hypervisor": _one_of("test", "qemu", "xen"),
     "visibility": _one_of("stock", "strict"),
     "on_error": _one_of("deny", "last-good"),
+    "log_format": _one_of("text", "json"),
     "channels_owner": Form("a user of this machine", _known_user),
     "guest_service": Form("empty, or a command with an absolute path, {qube} and {service}", _command),
     "audit_size": _from_to(1, 4096),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.activation import NONE_GIVEN, Given
+from broker.call_id import CALL, begin
 from broker.deciding.answering import DENY, Answer, Answering
 from broker.deciding.questions import EvaluationReader, LinesReader, QuestionError, Reader
 from broker.serving import CHUNK, Listening, Served, Waits
@@ -219,12 +220,16 @@ class _Connection(Served):
         except QuestionError as error:
             self._refuse(error)
             return
-        answer = self._door.sockets.answering.answer(question)
-        if answer is not None and not isinstance(answer, str):
-            self._door.waits.end(self)
-            self._door.sockets.run(self._finish(answer))
-        else:
-            self._answer(answer)
+        number = begin()
+        try:
+            answer = self._door.sockets.answering.answer(question)
+            if answer is not None and not isinstance(answer, str):
+                self._door.waits.end(self)
+                self._door.sockets.run(self._finish(answer))
+            else:
+                self._answer(answer)
+        finally:
+            CALL.reset(number)
 
     async def _finish(self, waiting: Coroutine[Any, Any, Answer]) -> None:
         """The peer is not looked at meanwhile: a question that the user was asked stays one of its source's

@@ -43,6 +43,10 @@ class Outcome:
     changes: tuple[Change, ...]
     comments: int
     """Comments in the file, which do not stay."""
+    drivers: tuple[str, ...]
+    """Those of its pools."""
+    encrypts: bool
+    """Whether it has volumes that are encrypted with a key that nobody keeps."""
 
     @property
     def qubes(self) -> int:
@@ -61,7 +65,7 @@ def check(data: bytes, where: str) -> Outcome:
     before, after = dict(_texts(root, "")), dict(_texts(etree.fromstring(dump(system)), ""))
     places = [*before, *(place for place in after if place not in before)]
     return Outcome(
-        Counter(str(qube.klass) for qube in system.in_order()),
+        dict(Counter(str(qube.klass) for qube in system.in_order())),
         tuple(_kept(system)),
         tuple(odd),
         tuple(
@@ -70,6 +74,9 @@ def check(data: bytes, where: str) -> Outcome:
             if before.get(place) != after.get(place)
         ),
         sum(1 for _ in root.iter(etree.Comment)),
+        tuple(sorted({pool.driver for pool in system.pools.values()})),
+        any(volume.ephemeral for qube in system.qubes.values() for volume in qube.volumes.values())
+        or any(pool.options.get("ephemeral_volatile") == "True" for pool in system.pools.values()),
     )
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from broker.audit import MAX_TEXT, MAX_WAITING, AuditLog, Record
 
-RECORD = Record(0.25, 1, "alice", "admin.vm.List", "", "dom0", "allow", "", "a.policy:3", 0.001, "ok")
+RECORD = Record(0.25, 1, "alice", "admin.vm.List", "", "dom0", "allow", "", "a.policy:3", 0.001, "ok", 7)
 
 
 def parsed(path: Path) -> list[dict[str, Any]]:
@@ -27,6 +27,7 @@ def parsed(path: Path) -> list[dict[str, Any]]:
 def test_a_record_has_all_that_is_said_of_a_call() -> None:
     assert json.loads(RECORD.line()) == {
         "time": "1970-01-01T00:00:00.250Z",
+        "call": 7,
         "id": 1,
         "caller": "alice",
         "service": "admin.vm.List",
