@@ -62,9 +62,10 @@ class Record(NamedTuple):
     def line(self) -> str:
         line = (
             f'{{"time": "{_clock(self.started)}", "call": {self.call}, "id": {self.id}, '
-            f'"caller": {_text(self.caller)}, "service": {_text(self.service)}, "argument": {_text(self.argument)}, '
-            f'"target": {_text(self.target)}, "decision": "{self.decision}", "reason": {_text(self.reason)}, '
-            f'"rule": {_text(self.rule)}, "duration": {self.duration:.6f}, "outcome": "{self.outcome}"}}\n'
+            f'"caller": {_text(self.caller)}, "service": {_text(self.service)}, '
+            f'"argument": {_text(self.argument)}, "target": {_text(self.target)}, '
+            f'"decision": "{self.decision}", "reason": {_text(self.reason)}, "rule": {_text(self.rule)}, '
+            f'"duration": {self.duration:.6f}, "outcome": "{self.outcome}"}}\n'
         )
         # JSON lets DEL through, which a terminal may take for a control character.
         return line.replace("\x7f", "\\u007f")

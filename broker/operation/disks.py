@@ -28,9 +28,10 @@ def folders(config: Config) -> Iterator[Finding]:
     for folder in (config.qubes_dir, config.run_dir, config.log_dir):
         yield _folder(folder, writable=True)
     yield _folder(config.policy_dir, writable=False)
-    for folder in (config.services_dir, config.channels_dir, config.policy_runtime, config.policy_history):
+    yield _folder(config.policy_runtime, writable=False)
+    for folder in (config.services_dir, config.channels_dir, config.policy_history):
         if folder.exists():
-            yield _folder(folder, writable=folder != config.policy_runtime)
+            yield _folder(folder, writable=True)
     kernels = [found.parent.name for found in config.kernels_dir.glob("*/vmlinuz")]
     if kernels:
         yield ok("kernels", f"{config.kernels_dir}: {', '.join(sorted(kernels))}")
@@ -116,7 +117,7 @@ def store(config: Config) -> tuple[Finding, Outcome | None]:
             error("store", str(problem), f"mend it, or go back to {config.store}.previous"),
             None,
         )
-    what = f"{config.store}: {outcome.qubes} qubes"
+    what = f"{config.store}: qubes: {outcome.qubes}"
     if outcome.odd:
         return (
             warning("store", f"{what}; {outcome.odd[0]}", f"qubesd --check {config.store}"),

@@ -36,9 +36,7 @@ def findings(root: Path | None, file: Path | None) -> Iterator[Finding]:
     try:
         config = load(root, file)
     except ConfigError as problem:
-        yield error(
-            "config", str(problem), "mend it: qubesd.toml(5) has all keys; the rest is looked at then"
-        )
+        yield error("config", str(problem), "mend it: see qubesd.toml(5); then run this again")
         return
     yield ok("config", f"visibility {config.visibility}, on_error {config.on_error}")
     yield from _of(config)

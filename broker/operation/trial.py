@@ -48,7 +48,7 @@ def _document(outcome: Outcome | str) -> dict[str, Any]:
 
 def _report(file: Path, outcome: Outcome) -> Iterator[str]:
     classes = ", ".join(f"{count} {klass}" for klass, count in sorted(outcome.classes.items()))
-    yield f"{file}: can be taken over: {outcome.qubes} qubes ({classes})"
+    yield f"{file}: can be taken over, with {classes}"
     yield from _group("not understood, and kept as it is:", outcome.kept)
     yield from _group("odd:", outcome.odd)
     changes = [_change(change) for change in outcome.changes]
