@@ -193,7 +193,7 @@ async def serve(config: Config, create: bool) -> None:
         open_core(config, create, announcements.watch) as core,
         policy_in_force(directories, str(config.policy_legacy), keep_last_good, enforced=True) as reloader,
     ):
-        audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files)
+        audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files, config.audit_days)
         try:
             await _serve_core(core, config, group, audit, reloader, stop)
         finally:
