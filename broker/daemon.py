@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -34,12 +34,24 @@ from broker.limits import raise_descriptor_limit
 from broker.logs import set_up
 from broker.notify import notify
 from broker.operation.doctor import examine
+from broker.operation.exposition import Family
+from broker.operation.metrics import (
+    Collector,
+    of_audit,
+    of_calls,
+    of_policy,
+    of_process,
+    of_questions,
+    of_store,
+)
+from broker.operation.tally import Tally
 from broker.operation.trial import try_store
 from broker.preparation import Preparation
 from broker.prompter import Prompter
 from broker.reload import Reloader, policy_in_force
 from broker.root import furnish
 from broker.serve import House
+from broker.short_answers import ShortAnswers
 from broker.sockets import Access, answers
 from broker.streams import Streams
 from qubesd.api.imports import PROGRAMS
@@ -89,6 +101,8 @@ files:
       the qubes; the unit waits until it is there
   /var/run/qubesd.sock
       where dom0 calls
+  /var/run/qubes/metrics.sock
+      figures for Prometheus, over HTTP
   /var/log/qubes/qubesd-audit.jsonl
       one line of JSON for each call
 
@@ -230,9 +244,22 @@ async def _serve_core(
         trust_consent=config.trust_qrexec_consent,
     )
     house = House(core, dispatcher)
+    tally = Tally({**METHODS, **INTERNAL})
+    audit.count = tally.count
     beforehand = Beforehand(core, METHODS, PROGRAMS, preparation, asking)
     answering = Answering(policies, facts.world, prompter, audit.refused, beforehand)
     policy_sockets = PolicySockets(answering)
+
+    def families() -> Iterator[Family]:
+        yield from of_process("qubesd")
+        yield from tally.families()
+        yield from of_calls(house, streams)
+        yield from of_questions(policy_sockets, prompter)
+        yield from of_policy(policies)
+        yield from of_store(core.commit)
+        yield from of_audit(audit)
+
+    metrics = ShortAnswers(config.metrics_socket, Collector(families))
     policy_calls = PolicyCalls(PolicyEdits(places_of(config)))
     served = {**METHODS, **policy_calls.methods()}
     own_uid = os.geteuid()
@@ -258,6 +285,8 @@ async def _serve_core(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only
         )
         house.open(config.run_dir / "qubesd.misc.sock", trusted, {}, dom0_only)
+        config.metrics_socket.parent.mkdir(parents=True, exist_ok=True)
+        metrics.open(dom0_only)
         # Where another policy daemon is in front, that one is asked.
         if not other_in_front:
             for place in places:
@@ -271,6 +300,7 @@ async def _serve_core(
         notify("STOPPING=1")
         _log.info("stopping")
     finally:
+        metrics.close()
         await policy_sockets.close()
         await house.close(GRACE)
         policy_calls.close()

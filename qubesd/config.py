@@ -96,6 +96,11 @@ class Config:
         return self.run_dir / "qubes/policy.sock"
 
     @property
+    def metrics_socket(self) -> Path:
+        """What tells figures, over HTTP."""
+        return self.run_dir / "qubes/metrics.sock"
+
+    @property
     def kernels_dir(self) -> Path:
         return self.qubes_dir / "vm-kernels"
 

@@ -58,6 +58,8 @@ class PolicySockets:
         self, answering: Answering, patience: float = PATIENCE, max_connections: int = MAX_CONNECTIONS
     ) -> None:
         self.answering = answering
+        self.answers = {"allow": 0, "deny": 0, "none": 0}
+        """Answers so far, those to evaluations among them."""
         self.loop = asyncio.get_running_loop()
         self._listening = Listening(self.loop)
         self._doors: list[_Door] = []
@@ -250,6 +252,8 @@ class _Connection(Served):
         self._end()
 
     def _answer(self, answer: Answer) -> None:
+        kind = "none" if answer is None else "deny" if answer == DENY else "allow"
+        self._door.sockets.answers[kind] += 1
         if answer is not None:
             self._write(answer.encode("ascii") + self._reader.ending)
         self._end()

@@ -37,7 +37,7 @@ class Keeper:
         self.referrers = Index(self.bus, lambda: self.system, references)
         self.owners = Index(self.bus, lambda: self.system, vids)
         self.budgets = Budgets(self.bus, self)
-        self._commit = commit
+        self.commit = commit
         self._running: dict[str, Running] = {}
 
     @property
@@ -100,11 +100,11 @@ class Keeper:
         Raises:
             StoreError: it could not be written; the core is again what the disk holds.
         """
-        await self._commit.durable(lambda: self.system, self._restore)
+        await self.commit.durable(lambda: self.system, self._restore)
 
     def _restore(self) -> None:
         """Go back to the system that was written last, before any call learns that its change is gone."""
-        self.system = self._commit.written
+        self.system = self.commit.written
         self.bus.publish(SystemRestored())
 
     async def close(self) -> None:
@@ -112,4 +112,4 @@ class Keeper:
         try:
             await self.durable()
         finally:
-            await self._commit.close()
+            await self.commit.close()

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from broker.authoring.tool import STATUS_PATIENCE
-from broker.deciding.status_socket import MAX_CONNECTIONS, MAX_REQUEST, StatusSocket
+from broker.deciding.status_socket import StatusSpeaker
 from broker.places import STATUS_SOCKET, TRIAL
+from broker.short_answers import MAX_CONNECTIONS, MAX_REQUEST, ShortAnswers
 from broker.sockets import Access, short_path
 from policy_engine import load
 from tests.broker.alone_rig import PATIENCE, Alone, lay_out, qubes_policy, right, start, until_true
@@ -167,7 +168,7 @@ async def unanswered(place: Path, request: bytes) -> bool:
 def test_what_is_no_question_gets_no_byte(tmp_path: Path, request_: bytes) -> None:
     async def run() -> None:
         place = tmp_path / "status"
-        answering = StatusSocket(place, lambda: "{}")
+        answering = ShortAnswers(place, StatusSpeaker(lambda: "{}"))
         answering.open(Access(0o600))
         try:
             assert await unanswered(place, request_)
@@ -182,7 +183,7 @@ def test_what_is_no_question_gets_no_byte(tmp_path: Path, request_: bytes) -> No
 def test_who_connects_and_stays_is_bounded(tmp_path: Path) -> None:
     async def run() -> None:
         place = tmp_path / "status"
-        answering = StatusSocket(place, lambda: "{}")
+        answering = ShortAnswers(place, StatusSpeaker(lambda: "{}"))
         answering.open(Access(0o600))
         before = len(os.listdir("/proc/self/fd"))
         ends = []
