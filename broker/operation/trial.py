@@ -34,7 +34,7 @@ def try_store(file: Path, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"file": str(file), **_document(outcome)}))
     elif isinstance(outcome, str):
-        print(_safe(outcome))
+        print(plain(outcome))
     else:
         print("\n".join(_report(file, outcome)))
     return status
@@ -61,7 +61,7 @@ def _group(title: str, lines: Iterable[str]) -> Iterator[str]:
     shown = list(lines)
     if shown:
         yield title
-        yield from (f"  {_safe(line)}" for line in shown[:_MOST])
+        yield from (f"  {_cut(line)}" for line in shown[:_MOST])
         if len(shown) > _MOST:
             yield f"  and {len(shown) - _MOST} more, which --json shows"
 
@@ -74,7 +74,7 @@ def _change(change: Change) -> str:
     return f"{change.place}: {change.before!r} becomes {change.after!r}"
 
 
-def _safe(text: str) -> str:
-    """On one line, and nothing that a terminal would act upon."""
+def _cut(text: str) -> str:
+    """On one line of bounded length."""
     shown = plain(text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
