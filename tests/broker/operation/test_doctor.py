@@ -81,59 +81,110 @@ def closing_all() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("ill", "level", "about", "what", "do"),
     [
-        pytest.param(configured("x = 1\n"), "error", "config", "unknown key 'x'", "qubesd.toml(5)", id="config"),
+        pytest.param(
+            configured("x = 1\n"), "error", "config", "unknown key 'x'", "qubesd.toml(5)", id="config"
+        ),
         pytest.param(
             configured('socket_group = "no-such"\n'), "error", "group", "'no-such'", "groupadd", id="group"
         ),
         pytest.param(
-            lambda config: config.log_dir.rmdir(), "error", "folder", "No such file", "mkdir -p", id="no-folder"
+            lambda config: config.log_dir.rmdir(),
+            "error",
+            "folder",
+            "No such file",
+            "mkdir -p",
+            id="no-folder",
         ),
         pytest.param(in_the_way, "error", "folder", "is no folder", "move away", id="no-such-folder"),
         pytest.param(
-            lambda config: config.policy_dir.chmod(0o777), "error", "folder", "everybody", "chmod o-w", id="mode"
+            lambda config: config.policy_dir.chmod(0o777),
+            "error",
+            "folder",
+            "everybody",
+            "chmod o-w",
+            id="mode",
         ),
         pytest.param(remove_kernels, "warning", "kernels", "no kernel", "install", id="kernels"),
         pytest.param(
             lambda config: config.store.unlink(), "error", "store", "not there", "backup", id="no-store"
         ),
         pytest.param(
-            lambda config: config.store.write_text("<qubes>"), "error", "store", "not well-formed", ".previous",
+            lambda config: config.store.write_text("<qubes>"),
+            "error",
+            "store",
+            "not well-formed",
+            ".previous",
             id="damaged-store",
         ),
         pytest.param(
             lambda config: config.store.write_text(STOCK_4_3.replace('mode="required"', 'mode="manual"')),
-            "warning", "store", "unknown mode 'manual'", "qubesd --check", id="odd-store",
+            "warning",
+            "store",
+            "unknown mode 'manual'",
+            "qubesd --check",
+            id="odd-store",
         ),
         pytest.param(
             lambda config: config.store.write_text(STOCK_4_3.replace("zfs", "btrfs")),
-            "warning", "pool", "no driver 'btrfs'", "lvm_thin", id="driver",
+            "warning",
+            "pool",
+            "no driver 'btrfs'",
+            "lvm_thin",
+            id="driver",
         ),
         pytest.param(
-            lambda config: config.store.write_text(STOCK_4_3), "warning", "program", "zfs: not there",
-            "install zfs", id="program",
+            lambda config: config.store.write_text(STOCK_4_3),
+            "warning",
+            "program",
+            "zfs: not there",
+            "install zfs",
+            id="program",
         ),
         pytest.param(flawed_policy, "error", "policy", "10-mine.policy:1", "qubes-policy check", id="policy"),
-        pytest.param(old_form, "warning", "policy", "1 files in the old form", "qrexec-legacy-convert", id="old"),
         pytest.param(
-            configured('hypervisor = "qemu"\n'), "error", "hypervisor", "unknown driver 'qemu'", "libvirt", id="driver-of-libvirt"
+            old_form, "warning", "policy", "1 files in the old form", "qrexec-legacy-convert", id="old"
         ),
         pytest.param(
-            configured('libvirt_uri = "test:///no/such/file"\n'), "error", "hypervisor", "cannot reach", "libvirtd",
+            configured('hypervisor = "qemu"\n'),
+            "error",
+            "hypervisor",
+            "unknown driver 'qemu'",
+            "libvirt",
+            id="driver-of-libvirt",
+        ),
+        pytest.param(
+            configured('libvirt_uri = "test:///no/such/file"\n'),
+            "error",
+            "hypervisor",
+            "cannot reach",
+            "libvirtd",
             id="libvirt",
         ),
         pytest.param(
-            configured("guest_service = '/no/such {qube} {service}'\n"), "warning", "program", "/no/such: not there", "install such",
+            configured("guest_service = '/no/such {qube} {service}'\n"),
+            "warning",
+            "program",
+            "/no/such: not there",
+            "install such",
             id="guest-service",
         ),
         pytest.param(lambda config: None, "warning", "qubesd", "nobody answers", "systemctl start", id="off"),
-        pytest.param(lambda config: None, "warning", "agent", "nobody answers", "qrexec-policy-agent", id="agent"),
-        pytest.param(other_daemon, "error", "in front", "not told of", "trust_qrexec_consent = true", id="other"),
         pytest.param(
-            configured("trust_qrexec_consent = true\n"), "error", "in front", "nobody answers", "start a policy daemon",
+            lambda config: None, "warning", "agent", "nobody answers", "qrexec-policy-agent", id="agent"
+        ),
+        pytest.param(
+            other_daemon, "error", "in front", "not told of", "trust_qrexec_consent = true", id="other"
+        ),
+        pytest.param(
+            configured("trust_qrexec_consent = true\n"),
+            "error",
+            "in front",
+            "nobody answers",
+            "start a policy daemon",
             id="nobody-in-front",
         ),
     ],
-)  # fmt: skip
+)
 def test_an_ill_is_found(tmp_path: Path, ill: Ill, level: str, about: str, what: str, do: str) -> None:
     config = laid_out(tmp_path)
     ill(config)
@@ -151,8 +202,11 @@ def test_a_sound_host_that_serves(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
         checked = subprocess.run(
             [*command[:3], "--check", str(tmp_path / "var/lib/qubes/qubes.xml")],
-            cwd=ROOT, capture_output=True, timeout=60, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
         daemon.create("after")
     found = json.loads(done.stdout)
     assert (done.returncode, done.stderr, checked.returncode) == (0, b"", 0)
@@ -160,6 +214,7 @@ def test_a_sound_host_that_serves(tmp_path: Path) -> None:
         "agent",
         "inotify",
         "descriptors",
+        "room",
         "program",
     }
     served = {one["about"]: one["what"] for one in found}
