@@ -32,7 +32,7 @@ from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
 from broker.limits import raise_descriptor_limit
 from broker.logs import set_up
-from broker.notify import notify
+from broker.notify import give_signs_of_life, notify
 from broker.operation.doctor import examine
 from broker.operation.exposition import Family
 from broker.operation.metrics import (
@@ -296,6 +296,7 @@ async def _serve_core(
         house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), served, dom0_only)
         _log.info("ready: %s", config.run_dir / "qubesd.sock")
         notify("READY=1")
+        give_signs_of_life()
         await stop.wait()
         notify("STOPPING=1")
         _log.info("stopping")

@@ -22,7 +22,7 @@ from broker.deciding.status import PolicyStatus
 from broker.deciding.status_socket import StatusSpeaker
 from broker.deciding.stock_state import StockState
 from broker.limits import raise_descriptor_limit
-from broker.notify import notify
+from broker.notify import give_signs_of_life, notify
 from broker.operation.exposition import Family
 from broker.operation.metrics import Collector, of_policy, of_process, of_questions
 from broker.places import METRICS_SOCKET, POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES, STATUS_SOCKET
@@ -169,6 +169,7 @@ async def serve(options: argparse.Namespace) -> None:
             sockets.open_all(*places, dom0_only, given)
             _log.info("ready: %s", options.socket_path)
             notify("READY=1")
+            give_signs_of_life()
             await stop.wait()
             notify("STOPPING=1")
         finally:

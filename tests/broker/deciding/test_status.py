@@ -14,7 +14,7 @@ import pytest
 
 from broker.authoring.tool import STATUS_PATIENCE
 from broker.deciding.status_socket import StatusSpeaker
-from broker.places import STATUS_SOCKET, TRIAL
+from broker.places import METRICS_SOCKET, STATUS_SOCKET, TRIAL
 from broker.short_answers import MAX_CONNECTIONS, MAX_REQUEST, ShortAnswers
 from broker.sockets import Access, short_path
 from policy_engine import load
@@ -236,3 +236,15 @@ def test_without_its_status_socket_it_decides_all_the_same(tmp_path: Path) -> No
 
     tell(tmp_path, story)
     assert (tmp_path / "run/qubes" / STATUS_SOCKET).read_text() == "mine"
+
+
+def test_it_tells_figures_of_what_it_decides(tmp_path: Path) -> None:
+    async def story(daemon: Alone) -> None:
+        assert await daemon.decides(*OPEN) == "allow"
+        answer = await exchange(
+            tmp_path / "run/qubes" / METRICS_SOCKET, b"GET /metrics HTTP/1.0\r\n\r\n", end=False
+        )
+        assert b'qubesd_qrexec_answers_total{answer="allow"} 1\n' in answer
+        assert b"qubesd_policy_in_force 1\n" in answer
+
+    tell(tmp_path, story)
