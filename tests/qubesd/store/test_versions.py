@@ -191,7 +191,8 @@ def whereabouts(element: etree._Element) -> tuple[str, str, str]:
 def without_strange(system: System) -> System:
     root = etree.fromstring(dump(system))
     for element in list(root.iter(etree.Element)):
-        for name in [str(name) for name in element.keys() if str(name).startswith("strange")]:  # noqa: SIM118
+        names = [str(name) for name in element.attrib if str(name).startswith("strange")]
+        for name in names if element.tag != "pool" else ():
             del element.attrib[name]
         if etree.QName(element).localname.startswith("strange"):
             parent = element.getparent()
