@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.audit import Record
+from broker.call_id import CALL
 from broker.judge import UNJUDGED, Verdict
 from qubesd.api.method import Call
 
@@ -17,6 +18,7 @@ class Case:
     Attributes:
         id: the caller's count of its own calls.
         started: in seconds of the epoch.
+        number: the daemon's count of all calls.
         begun: the same on the clock that durations are taken with.
         uuid: of the caller; empty where there is none.
     """
@@ -28,6 +30,7 @@ class Case:
     begun: float
     uuid: str = ""
     verdict: Verdict = UNJUDGED
+    number: int = field(default_factory=CALL.get)
 
     def record(self, outcome: str) -> Record:
         call, verdict = self.call, self.verdict
@@ -43,4 +46,5 @@ class Case:
             verdict.place,
             time.perf_counter() - self.begun,
             outcome,
+            self.number,
         )

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from broker.call_id import CALL, begin
 from broker.contract import Methods
 from broker.dispatch import Answer, Dispatcher
 from broker.hangup import HangUps
@@ -123,15 +124,18 @@ class Connection(Served):
             self.close()
             return
         self._house.waits.end(self)
+        number = begin()
         try:
             answer = self._house.dispatcher.take(call, self.door, self._peer, self._methods)
+            if isinstance(answer, bytes | Listener):
+                self._give(answer)
+            else:
+                self._house.run(self._finish(answer))
         except BaseException:
             self.close()
             raise
-        if isinstance(answer, bytes | Listener):
-            self._give(answer)
-        else:
-            self._house.run(self._finish(answer))
+        finally:
+            CALL.reset(number)
 
     async def _finish(self, running: Awaitable[Answer]) -> None:
         """A call runs to its end even when its caller has gone: what it does must not be left half done."""

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -31,12 +31,27 @@ from broker.editing.edits import PolicyEdits, places_of
 from broker.facts import Facts
 from broker.identity import Dom0Door, UserDoor
 from broker.limits import raise_descriptor_limit
-from broker.notify import notify
+from broker.logs import set_up
+from broker.notify import give_signs_of_life, notify
+from broker.operation.doctor import examine
+from broker.operation.exposition import Family
+from broker.operation.metrics import (
+    Collector,
+    of_audit,
+    of_calls,
+    of_policy,
+    of_process,
+    of_questions,
+    of_store,
+)
+from broker.operation.tally import Tally
+from broker.operation.trial import try_store
 from broker.preparation import Preparation
 from broker.prompter import Prompter
 from broker.reload import Reloader, policy_in_force
 from broker.root import furnish
 from broker.serve import House
+from broker.short_answers import ShortAnswers
 from broker.sockets import Access, answers
 from broker.streams import Streams
 from qubesd.api.imports import PROGRAMS
@@ -73,9 +88,11 @@ the process: for development, tests, and several instances on one machine.
 """
 _EPILOG = """\
 exit status:
-  0  a signal has ended it
-  1  it cannot serve; standard error says what is in the way
-  2  the command line is wrong
+  0  a signal has ended it; with --check: the file can be taken over; with
+     --doctor: no error was found, though perhaps warnings
+  1  it cannot serve, standard error says what is in the way; with --check: the
+     file is refused; with --doctor: an error was found
+  2  the command line is wrong, or the file of --check cannot be read
 
 files:
   /etc/qubes/qubesd.toml
@@ -86,12 +103,16 @@ files:
       the qubes; the unit waits until it is there
   /var/run/qubesd.sock
       where dom0 calls
+  /var/run/qubes/metrics.sock
+      figures for Prometheus, over HTTP
   /var/log/qubes/qubesd-audit.jsonl
       one line of JSON for each call
 
 examples:
   qubesd --root /tmp/trial          a system of its own, empty at first
   qubesd --config /etc/trial.toml
+  qubesd --check /var/lib/qubes/qubes.xml
+  qubesd --doctor --json
 
 see also:
   qubesd.toml(5), qubes-policy(1), qrexec-policy-daemon(8)
@@ -100,11 +121,18 @@ see also:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until SIGTERM or SIGINT; exits 1 with a message where that is not possible. SIGHUP reloads the
-    policy."""
-    options = parser().parse_args(arguments)
-    logging.basicConfig(format="qubesd: %(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    policy. Or try a store, or examine the host, and serve nothing."""
+    made = parser()
+    options = made.parse_args(arguments)
+    if options.check is not None:
+        sys.exit(try_store(options.check, options.json))
+    if options.doctor:
+        sys.exit(examine(options.root, options.config, options.json))
+    if options.json:
+        made.error("--json: goes with --check or --doctor")
     try:
         config = load(options.root, options.config)
+        set_up("qubesd", config.log_format)
         if options.root is not None:
             furnish(config)
         raise_descriptor_limit()
@@ -138,6 +166,19 @@ def parser() -> argparse.ArgumentParser:
         help="the configuration, which must be there (default: /etc/qubes/qubesd.toml, if it is there, "
         "below DIR with --root)",
     )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help="serve nothing: tell what would become of this qubes.xml, and write nothing",
+    )
+    instead.add_argument(
+        "--doctor",
+        action="store_true",
+        help="serve nothing: tell what is wrong on this host and what to do, whether a daemon runs or not",
+    )
+    parser.add_argument("--json", action="store_true", help="answer --check or --doctor in JSON")
     return parser
 
 
@@ -168,7 +209,7 @@ async def serve(config: Config, create: bool) -> None:
         open_core(config, create, announcements.watch, installed(STOCK)) as core,
         policy_in_force(directories, str(config.policy_legacy), keep_last_good, enforced=True) as reloader,
     ):
-        audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files)
+        audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files, config.audit_days)
         try:
             await _serve_core(core, config, group, audit, reloader, stop)
         finally:
@@ -205,9 +246,22 @@ async def _serve_core(
         trust_consent=config.trust_qrexec_consent,
     )
     house = House(core, dispatcher)
+    tally = Tally({**METHODS, **INTERNAL})
+    audit.count = tally.count
     beforehand = Beforehand(core, METHODS, PROGRAMS, preparation, asking)
     answering = Answering(policies, facts.world, prompter, audit.refused, beforehand)
     policy_sockets = PolicySockets(answering)
+
+    def families() -> Iterator[Family]:
+        yield from of_process("qubesd")
+        yield from tally.families()
+        yield from of_calls(house, streams)
+        yield from of_questions(policy_sockets, prompter)
+        yield from of_policy(policies)
+        yield from of_store(core.commit)
+        yield from of_audit(audit)
+
+    metrics = ShortAnswers(config.metrics_socket, Collector(families))
     policy_calls = PolicyCalls(PolicyEdits(places_of(config)))
     served = {**METHODS, **policy_calls.methods()}
     own_uid = os.geteuid()
@@ -233,6 +287,8 @@ async def _serve_core(
             config.run_dir / "qubesd.internal.sock", trusted, {**INTERNAL, status.name: status}, dom0_only
         )
         house.open(config.run_dir / "qubesd.misc.sock", trusted, MISC, dom0_only)
+        config.metrics_socket.parent.mkdir(parents=True, exist_ok=True)
+        metrics.open(dom0_only)
         # Where another policy daemon is in front, that one is asked.
         if not other_in_front:
             for place in places:
@@ -242,10 +298,12 @@ async def _serve_core(
         house.open(config.run_dir / "qubesd.sock", Dom0Door(own_uid, group), served, dom0_only)
         _log.info("ready: %s", config.run_dir / "qubesd.sock")
         notify("READY=1")
+        give_signs_of_life()
         await stop.wait()
         notify("STOPPING=1")
         _log.info("stopping")
     finally:
+        metrics.close()
         await policy_sockets.close()
         await house.close(GRACE)
         policy_calls.close()

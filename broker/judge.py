@@ -140,6 +140,8 @@ class PolicyInForce:
     """
 
     def __init__(self, load: Callable[[], Policy], keep_last_good: bool) -> None:
+        self.readings = {"ok": 0, "failed": 0}
+        """Readings of the files, by whether they loaded."""
         self._load = load
         self._keep_last_good = keep_last_good
         self.error: PolicyError | None = None
@@ -169,8 +171,10 @@ class PolicyInForce:
     def put(self, policy: Policy | PolicyError) -> None:
         """Decide by this from now on; what is wrong with it is in the log and in ``error``."""
         if isinstance(policy, PolicyError):
+            self.readings["failed"] += 1
             self._put_error(policy)
             return
+        self.readings["ok"] += 1
         recovered, self.error = self.error is not None, None
         if policy is self.now and not recovered:
             return

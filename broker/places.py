@@ -14,5 +14,8 @@ STATUS_SOCKET = "policy-status.sock"
 """The name of the socket, beside ``policy.sock``, on which ``qrexec-policy-daemon`` tells what it decides
 by."""
 
+METRICS_SOCKET = "policy-metrics.sock"
+"""The name of the socket beside that one which has its figures."""
+
 TRIAL = "qubes-admin-core"
 """The folder, in ``/run``, of the sockets of a policy daemon that runs beside the stock one."""

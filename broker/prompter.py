@@ -26,6 +26,11 @@ class Prompter:
         self._asking: dict[str, int] = {}
         self._telling: set[asyncio.Task[None]] = set()
 
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for a user."""
+        return sum(self._asking.values())
+
     async def ask(self, asked: Asked, request: Request, world: World) -> str | None:
         """The words of the agent of the source's GUI qube, exactly; ``None`` where nobody was asked.
 

@@ -1,5 +1,5 @@
-"""One line of the log for what becomes of a question, in the form of the stock policy daemon
-(``spec/policy-daemon.md`` 1.3)."""
+"""How a text from elsewhere is shown, and the one line of the log for what becomes of a question, in the form
+of the stock policy daemon (``spec/policy-daemon.md`` 1.3)."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def shown(untrusted_text: str) -> str:
         untrusted_text.isascii() and untrusted_text.isprintable() and len(untrusted_text) <= _LONGEST_SHOWN
     )
     return untrusted_text if plain else quoted(untrusted_text)
+
+
+def plain(untrusted_text: str) -> str:
+    """The text on one line of printable ASCII, all else escaped as Python does."""
+    if untrusted_text.isascii() and untrusted_text.isprintable():
+        return untrusted_text
+    return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in untrusted_text)

@@ -53,6 +53,16 @@ class House:
         self._tasks: set[asyncio.Task[None]] = set()
         self._doors: dict[Path, Door] = {}
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    @property
+    def running(self) -> int:
+        """Calls that wait for something."""
+        return len(self._tasks)
+
     def open(self, path: Path, door: Door, methods: Methods, access: Access) -> None:
         """Listen on a socket, whose path appears when it answers. Raises ``OSError`` as ``bind`` does."""
         self._listening.open(path, access, partial(self._take, door, methods))

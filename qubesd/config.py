@@ -72,10 +72,16 @@ class Config:
     """Whether another policy daemon is in front of ``qubesd.sock``. It has asked already where the policy
     says ``ask``, and serves ``policy.sock`` and the two ``policy.Eval`` services, which this daemon then
     leaves alone."""
+    log_format: str = "text"
+    """The daemon's log on standard error: lines of ``text``, or one object of ``json`` each, with the time,
+    the number of the call and the part that speaks."""
     audit_size: int = 16
     """MiB after which the audit log is put aside and a new one is begun."""
     audit_files: int = 8
-    """How many audit logs that were put aside are kept."""
+    """How many audit logs that were put aside are kept; they are compressed."""
+    audit_days: int = 0
+    """Days after which audit records go: a new log is begun each quarter of that time, and one that was put
+    aside goes when its newest record is so old. 0 keeps them for as long as there are not too many."""
     users: tuple[tuple[int, str], ...] = ()
     """Local users, by name or uid, and the management qube that the calls of each over ``user_socket`` are
     judged as. Root calls over ``qubesd.sock`` and cannot be mapped."""
@@ -90,12 +96,17 @@ class Config:
         return self.run_dir / "qubes/policy.sock"
 
     @property
+    def metrics_socket(self) -> Path:
+        """What tells figures, over HTTP."""
+        return self.run_dir / "qubes/metrics.sock"
+
+    @property
     def kernels_dir(self) -> Path:
         return self.qubes_dir / "vm-kernels"
 
     @property
     def audit_log(self) -> Path:
-        """JSON lines, one for each call; those put aside have ``.1`` (the newest) and so on behind the
+        """JSON lines, one for each call; those put aside have ``.1.gz`` (the newest) and so on behind the
         name."""
         return self.log_dir / "qubesd-audit.jsonl"
 
@@ -253,10 +264,12 @@ FORMS: Mapping[str, Form] = {
     "hypervisor": _one_of("test", "qemu", "xen"),
     "visibility": _one_of("stock", "strict"),
     "on_error": _one_of("deny", "last-good"),
+    "log_format": _one_of("text", "json"),
     "channels_owner": Form("a user of this machine", _known_user),
     "guest_service": Form("empty, or a command with an absolute path, {qube} and {service}", _command),
     "audit_size": _from_to(1, 4096),
     "audit_files": _from_to(1, 1000),
+    "audit_days": _from_to(0, 3650),
     **{field.name: _PATH for field in fields(Config) if isinstance(field.default, Path)},
 }
 """By key, what a value must be besides being of the type of its field."""

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,13 +19,16 @@ from broker.agent import Agents
 from broker.deciding.answering import Answering
 from broker.deciding.sockets import PolicySockets
 from broker.deciding.status import PolicyStatus
-from broker.deciding.status_socket import StatusSocket
+from broker.deciding.status_socket import StatusSpeaker
 from broker.deciding.stock_state import StockState
 from broker.limits import raise_descriptor_limit
-from broker.notify import notify
-from broker.places import POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES, STATUS_SOCKET
+from broker.notify import give_signs_of_life, notify
+from broker.operation.exposition import Family
+from broker.operation.metrics import Collector, of_policy, of_process, of_questions
+from broker.places import METRICS_SOCKET, POLICY_SOCKET, QUBESD_INTERNAL_SOCKET, SERVICES, STATUS_SOCKET
 from broker.prompter import Prompter
 from broker.reload import policy_in_force
+from broker.short_answers import ShortAnswers
 from broker.sockets import Access
 from policy_engine import CONFIGURED, LEGACY, RUNTIME
 
@@ -61,6 +64,8 @@ files:
       where qubes ask what would be decided
   /var/run/qubes/policy-status.sock
       where qubes-policy status asks
+  /var/run/qubes/policy-metrics.sock
+      figures for Prometheus, over HTTP
 
 examples:
   qrexec-policy-daemon
@@ -138,27 +143,38 @@ async def serve(options: argparse.Namespace) -> None:
     directories = options.policy_path or (RUNTIME, CONFIGURED)
     async with policy_in_force(directories, LEGACY, keep_last_good=False, enforced=False) as reloader:
         loop.add_signal_handler(signal.SIGHUP, reloader.reload)
-        sockets = PolicySockets(
-            Answering(reloader.policies, state.world, Prompter(Agents(options.agent_path)))
-        )
-        status = StatusSocket(
-            options.status_socket_path or options.socket_path.with_name(STATUS_SOCKET),
-            PolicyStatus("qrexec-policy-daemon", reloader, places).text,
+        prompter = Prompter(Agents(options.agent_path))
+        sockets = PolicySockets(Answering(reloader.policies, state.world, prompter))
+        status_path = options.status_socket_path or options.socket_path.with_name(STATUS_SOCKET)
+
+        def families() -> Iterator[Family]:
+            yield from of_process("qrexec-policy-daemon")
+            yield from of_policy(reloader.policies)
+            yield from of_questions(sockets, prompter)
+
+        telling = (
+            ShortAnswers(
+                status_path, StatusSpeaker(PolicyStatus("qrexec-policy-daemon", reloader, places).text)
+            ),
+            ShortAnswers(status_path.with_name(METRICS_SOCKET), Collector(families)),
         )
         dom0_only = Access(0o660, group=_group())
         try:
-            try:
-                status.open(dom0_only)
-            except OSError as error:
-                # What only tells of decisions is no reason to make none.
-                _log.warning("%s: %s: qubes-policy status cannot ask here", status.path, error.strerror)
+            for one in telling:
+                try:
+                    one.open(dom0_only)
+                except OSError as error:
+                    # What only tells of decisions is no reason to make none.
+                    _log.warning("%s: %s: nobody can ask here", one.path, error.strerror)
             sockets.open_all(*places, dom0_only, given)
             _log.info("ready: %s", options.socket_path)
             notify("READY=1")
+            give_signs_of_life()
             await stop.wait()
             notify("STOPPING=1")
         finally:
-            status.close()
+            for one in telling:
+                one.close()
             await sockets.close()
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.activation import NONE_GIVEN, Given
+from broker.call_id import CALL, begin
 from broker.deciding.answering import DENY, Answer, Answering
 from broker.deciding.questions import EvaluationReader, LinesReader, QuestionError, Reader
 from broker.serving import CHUNK, Listening, Served, Waits
@@ -57,6 +58,8 @@ class PolicySockets:
         self, answering: Answering, patience: float = PATIENCE, max_connections: int = MAX_CONNECTIONS
     ) -> None:
         self.answering = answering
+        self.answers = {"allow": 0, "deny": 0, "none": 0}
+        """Answers so far, those to evaluations among them."""
         self.loop = asyncio.get_running_loop()
         self._listening = Listening(self.loop)
         self._doors: list[_Door] = []
@@ -219,12 +222,16 @@ class _Connection(Served):
         except QuestionError as error:
             self._refuse(error)
             return
-        answer = self._door.sockets.answering.answer(question)
-        if answer is not None and not isinstance(answer, str):
-            self._door.waits.end(self)
-            self._door.sockets.run(self._finish(answer))
-        else:
-            self._answer(answer)
+        number = begin()
+        try:
+            answer = self._door.sockets.answering.answer(question)
+            if answer is not None and not isinstance(answer, str):
+                self._door.waits.end(self)
+                self._door.sockets.run(self._finish(answer))
+            else:
+                self._answer(answer)
+        finally:
+            CALL.reset(number)
 
     async def _finish(self, waiting: Coroutine[Any, Any, Answer]) -> None:
         """The peer is not looked at meanwhile: a question that the user was asked stays one of its source's
@@ -245,6 +252,8 @@ class _Connection(Served):
         self._end()
 
     def _answer(self, answer: Answer) -> None:
+        kind = "none" if answer is None else "deny" if answer == DENY else "allow"
+        self._door.sockets.answers[kind] += 1
         if answer is not None:
             self._write(answer.encode("ascii") + self._reader.ending)
         self._end()

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ class PolicyCalls:
         called = command.service, command.argument, command.value or b""
         async with self._turn(command.caller.uuid):
             content = await asyncio.get_running_loop().run_in_executor(
-                self._thread, answer, self._edits, Author(command.caller.name), *called
+                self._thread, copy_context().run, answer, self._edits, Author(command.caller.name), *called
             )
         try:
             return Text(content.decode("utf-8"))

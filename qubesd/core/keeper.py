@@ -54,7 +54,7 @@ class Keeper:
         """Raises a ``QubesError`` to refuse what the event tells; the view is of the system with it."""
         self.react: Callable[[Draft, Event], None] = unanswered
         """Adds its own steps to a draft that tells of the event; raises nothing."""
-        self._commit = commit
+        self.commit = commit
         self._running: dict[str, Running] = {}
 
     @property
@@ -121,11 +121,11 @@ class Keeper:
         Raises:
             StoreError: it could not be written; the core is again what the disk holds.
         """
-        await self._commit.durable(lambda: self.system, self._restore)
+        await self.commit.durable(lambda: self.system, self._restore)
 
     def _restore(self) -> None:
         """Go back to the system that was written last, before any call learns that its change is gone."""
-        self.system = self._commit.written
+        self.system = self.commit.written
         self.bus.publish(SystemRestored())
 
     async def close(self) -> None:
@@ -133,4 +133,4 @@ class Keeper:
         try:
             await self.durable()
         finally:
-            await self._commit.close()
+            await self.commit.close()

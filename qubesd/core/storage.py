@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -121,7 +122,7 @@ class Storage:
 
     async def work(self, verb: Callable[..., T], *arguments: object) -> T:
         """Call something that blocks, in a thread; returns, or is cancelled, only when it has ended."""
-        work = asyncio.get_running_loop().run_in_executor(self._threads, verb, *arguments)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, verb, *arguments)
         cancelled: asyncio.CancelledError | None = None
         while not work.done():
             try:

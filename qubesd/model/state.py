@@ -13,21 +13,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 DOM0 = "dom0"
 DOM0_UUID = "00000000-0000-0000-0000-000000000000"
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 
-def _nothing() -> Mapping[str, Any]:
+def _nothing() -> Mapping[Any, Any]:
     """A factory, since dataclasses take no default that cannot be hashed."""
     return _EMPTY
 
 
 Value = bool | int | str | None
 """A property's explicit value: a qube, a label or a pool stands as its name, no qube as ``None``."""
+
+
+Place = tuple[str, ...]
+"""Where in a stored record something stands, from the outside in."""
+
+
+class Kept(NamedTuple):
+    """What stands at one place of a stored record and means nothing to this version: attributes, and elements
+    as XML."""
+
+    attributes: tuple[tuple[str, str], ...] = ()
+    elements: tuple[str, ...] = ()
 
 
 class Klass(StrEnum):
@@ -96,7 +108,8 @@ class Qube:
     """One qube as stored.
 
     ``properties`` holds the explicitly set ones only, without name, qid, uuid and dispid. ``features`` maps a
-    name to its text (empty means "set, but false").
+    name to its text (empty means "set, but false"). ``kept`` is what the file says of it and nobody here
+    understands.
     """
 
     name: str
@@ -109,35 +122,48 @@ class Qube:
     assignments: tuple[Assignment, ...] = ()
     volumes: Mapping[str, VolumeConfig] = field(default_factory=_nothing)
     dispid: int | None = None
+    kept: Mapping[Place, Kept] = field(default_factory=_nothing)
 
     def with_property(self, name: str, value: Value) -> Qube:
         return replace(self, properties={**self.properties, name: value})
 
     def without_property(self, name: str) -> Qube:
-        return replace(self, properties={k: v for k, v in self.properties.items() if k != name})
+        return replace(
+            self,
+            properties={k: v for k, v in self.properties.items() if k != name},
+            kept=_without(self.kept, "properties", name),
+        )
 
     def with_feature(self, name: str, value: str) -> Qube:
         return replace(self, features={**self.features, name: value})
 
     def without_feature(self, name: str) -> Qube:
-        return replace(self, features={k: v for k, v in self.features.items() if k != name})
+        return replace(
+            self,
+            features={k: v for k, v in self.features.items() if k != name},
+            kept=_without(self.kept, "features", name),
+        )
 
     def with_tag(self, tag: str) -> Qube:
         return replace(self, tags=self.tags | {tag})
 
     def without_tag(self, tag: str) -> Qube:
-        return replace(self, tags=self.tags - {tag})
+        return replace(self, tags=self.tags - {tag}, kept=_without(self.kept, "tags", tag))
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Everything that is kept: labels, pools, global properties and qubes by name, with an index by uuid."""
+    """Everything that is kept: labels, pools, global properties and qubes by name, with an index by uuid.
+
+    ``kept`` is what the file says besides and nobody here understands; what it says of a qube is the qube's.
+    """
 
     labels: Mapping[str, Label] = field(default_factory=_nothing)
     pools: Mapping[str, PoolConfig] = field(default_factory=_nothing)
     properties: Mapping[str, Value] = field(default_factory=_nothing)
     qubes: Mapping[str, Qube] = field(default_factory=_nothing)
     by_uuid: Mapping[str, str] = field(default_factory=_nothing, repr=False)
+    kept: Mapping[Place, Kept] = field(default_factory=_nothing)
 
     def find(self, token: str) -> Qube | None:
         """The qube of that name, or of ``uuid:`` and that uuid; ``None`` where there is none."""
@@ -164,20 +190,37 @@ class System:
         return replace(self, properties={**self.properties, name: value})
 
     def without_property(self, name: str) -> System:
-        return replace(self, properties={k: v for k, v in self.properties.items() if k != name})
+        return replace(
+            self,
+            properties={k: v for k, v in self.properties.items() if k != name},
+            kept=_without(self.kept, "properties", name),
+        )
 
     def with_label(self, label: Label) -> System:
         return replace(self, labels={**self.labels, label.name: label})
 
     def without_label(self, name: str) -> System:
-        return replace(self, labels={k: v for k, v in self.labels.items() if k != name})
+        return replace(
+            self,
+            labels={k: v for k, v in self.labels.items() if k != name},
+            kept=_without(self.kept, "labels", name),
+        )
 
     def with_pool(self, pool: PoolConfig) -> System:
         return replace(self, pools={**self.pools, pool.name: pool})
 
     def without_pool(self, name: str) -> System:
-        return replace(self, pools={k: v for k, v in self.pools.items() if k != name})
+        return replace(
+            self,
+            pools={k: v for k, v in self.pools.items() if k != name},
+            kept=_without(self.kept, "pools", name),
+        )
 
     def in_order(self) -> list[Qube]:
         """All qubes as every list has them: dom0 first, then by name in code-point order."""
         return sorted(self.qubes.values(), key=lambda qube: (qube.name != DOM0, qube.name))
+
+
+def _without(kept: Mapping[Place, Kept], *place: str) -> Mapping[Place, Kept]:
+    """Without what stands at this place and in it, so that a later record of the name has nothing of it."""
+    return {k: v for k, v in kept.items() if k[: len(place)] != place} if kept else kept

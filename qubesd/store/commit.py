@@ -24,10 +24,19 @@ class GroupCommit:
         """``save`` blocks and raises ``StoreError``; it runs in a thread of its own. ``written`` is on the
         disk."""
         self.written = written
+        self.saves = {"ok": 0, "failed": 0}
+        """Writes since the start, by how they ended."""
+        self.seconds = 0.0
+        """Spent on them."""
         self._save = save
         self._waiting: list[asyncio.Future[None]] = []
         self._writer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    @property
+    def waiting(self) -> int:
+        """Changes that wait for a write."""
+        return len(self._waiting)
 
     async def durable(self, current: Callable[[], System], restore: Callable[[], None]) -> None:
         """Return when what is current now, or something later, is on the disk.
@@ -58,17 +67,22 @@ class GroupCommit:
         while self._waiting:
             served, self._waiting = self._waiting, []
             system = current()
+            began = loop.time()
             try:
                 await loop.run_in_executor(self._thread, self._save, system)
             except Exception as error:
+                self.saves["failed"] += 1
                 _log.error("the system was not saved: %s", error, exc_info=not isinstance(error, StoreError))
                 restore()
                 served += self._waiting
                 self._waiting = []
                 self._tell(served, error)
             else:
+                self.saves["ok"] += 1
                 self.written = system
                 self._tell(served, None)
+            finally:
+                self.seconds += loop.time() - began
         self._writer = None
 
     @staticmethod

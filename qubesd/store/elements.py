@@ -1,4 +1,4 @@
-"""Reading XML elements strictly: what is not understood is an error, since the next write would lose it."""
+"""Reading XML elements strictly: what is not as it must be is an error, for the next write would lose it."""
 
 from __future__ import annotations
 

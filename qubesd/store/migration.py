@@ -12,11 +12,11 @@ from qubesd.model.lineage import named, netvm_of
 from qubesd.model.network import provides_network
 from qubesd.model.references import makes_disposables
 from qubesd.model.state import DOM0, DOM0_UUID, Klass, Qube, System, Value
+from qubesd.store.older import FIREWALL_NETVM
 
 _log = logging.getLogger(__name__)
 
 _DISPOSABLE_TEMPLATES = ("default_dispvm", "management_dispvm")
-_FIREWALL_NETVM = "default_fw_netvm"
 _DOM0_LABEL = "black"
 
 
@@ -61,10 +61,10 @@ def _disposable_templates_only(system: System, properties: Mapping[str, Value]) 
 
 def _without_firewall_netvm(system: System) -> System:
     """Qubes that give network once had a default netvm of their own."""
-    if _FIREWALL_NETVM not in system.properties:
+    if FIREWALL_NETVM not in system.properties:
         return system
-    netvm = system.properties[_FIREWALL_NETVM] or None
-    system = system.without_property(_FIREWALL_NETVM)
+    netvm = system.properties[FIREWALL_NETVM] or None
+    system = system.without_property(FIREWALL_NETVM)
     if netvm == system.properties.get("default_netvm") or (netvm is not None and netvm not in system.qubes):
         return system
     for qube in system.qubes.values():

@@ -12,17 +12,10 @@ from qubesd.errors import QubesError
 from qubesd.model.properties import Property, Settable
 from qubesd.model.references import find_label
 from qubesd.model.state import Klass, Label, Qube, Value
-from qubesd.store.elements import Misread, attribute, children, content
+from qubesd.store.elements import Misread, attribute, children
+from qubesd.store.older import FIREWALL_NETVM, present_property, property_text
 
 _log = logging.getLogger(__name__)
-
-_OLDER = {
-    ("dispvm_allowed", "True"): ("template_for_dispvms", "True"),
-    ("dispvm_allowed", "False"): ("template_for_dispvms", "False"),
-    ("hvm", "True"): ("virt_mode", "hvm"),
-    ("hvm", "False"): ("virt_mode", "pv"),
-}
-"""Properties and values as earlier versions wrote them, and as they are written now."""
 
 _TEMPLATES = {Klass.APP: (Klass.TEMPLATE,), Klass.DISPOSABLE: (Klass.APP, Klass.STANDALONE)}
 """The classes of qubes that can be the template of a class."""
@@ -48,13 +41,15 @@ def read_properties(
     """
     read = Properties()
     for element in children(parent, "property"):
-        written = (attribute(element, "name"), element.get("ref", content(element)))
-        name, text = _OLDER.get(written, written) if written[0] not in table else written
+        name, text = attribute(element, "name"), property_text(element)
+        if name not in table:
+            name, text = present_property(name, text)
         if name in read.values or name in read.record:
             raise Misread(element, f"property {name!r} stands twice")
         line = table.get(name)
         if line is None:
-            _log.warning("line %d: unknown property %r is kept as it is", element.sourceline, name)
+            if name != FIREWALL_NETVM:
+                _log.warning("line %d: unknown property %r is kept as it is", element.sourceline, name)
             read.values[name] = text
         elif line.stored is not None:
             read.record[name] = text
@@ -72,7 +67,7 @@ def check_references(
 ) -> None:
     """Every qube that is named is there, and a template is of the right class."""
     for element in references:
-        name, text = element.get("name"), element.get("ref", content(element))
+        name, text = element.get("name"), property_text(element)
         if text not in qubes:
             raise Misread(element, f"property {name!r} names {text!r}, and there is no such qube")
         if name == "template" and owner is not None:

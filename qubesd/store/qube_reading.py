@@ -14,6 +14,8 @@ from qubesd.model import forms, names
 from qubesd.model.properties import table
 from qubesd.model.state import DOM0, DOM0_UUID, Assignment, Klass, Label, Qube, VolumeConfig
 from qubesd.store.elements import Misread, attribute, children, flag, named_texts, number
+from qubesd.store.keeping import take
+from qubesd.store.older import identity_of, port_of
 from qubesd.store.property_reading import Properties, read_properties
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class Domain:
 def read_domain(element: etree._Element, labels: Mapping[str, Label]) -> Domain:
     """The qube as written; whether the qubes that it names are there is not looked at."""
     klass = _klass(element)
+    kept = take(element)
     single: dict[str, etree._Element] = {}
     assignments: list[Assignment] = []
     for part in children(element, *_ONCE, "devices"):
@@ -60,6 +63,7 @@ def read_domain(element: etree._Element, labels: Mapping[str, Label]) -> Domain:
         assignments=tuple(assignments),
         volumes=_volumes(single.get("volume-config")),
         dispid=dispid,
+        kept=kept,
     )
     return Domain(qube, element, properties.references)
 
@@ -109,19 +113,21 @@ def _assignments(devices: etree._Element) -> list[Assignment]:
     devclass = attribute(devices, "class")
     read = []
     for element in children(devices, "device"):
+        identity = identity_of(element)
         options = named_texts(element, "option")
+        if element.get("identity") is None:
+            options.pop("identity", None)
         mode = _mode(element)
         if mode not in _MODES:
             _log.warning("line %d: an assignment of unknown mode %r is dropped", element.sourceline, mode)
             continue
-        port = attribute(element, "id")
+        attribute(element, "id")
         read.append(
             Assignment(
                 devclass=devclass,
                 backend=attribute(element, "backend-domain"),
-                # Earlier versions wrote a bus address with its colon, which no port has now.
-                port=port.replace(":", "_") if devclass == "pci" else port,
-                identity=element.get("identity", options.pop("identity", "*")),
+                port=port_of(devclass, element),
+                identity=identity,
                 mode=mode,
                 options=options,
             )

@@ -12,6 +12,7 @@ from qubesd.model import names
 from qubesd.model.properties import GLOBALS
 from qubesd.model.state import Label, PoolConfig, Qube, System
 from qubesd.store.elements import Misread, attribute, children, content, number, parts
+from qubesd.store.keeping import take
 from qubesd.store.property_reading import check_references, read_properties
 from qubesd.store.qube_reading import Domain, read_domain
 
@@ -34,6 +35,7 @@ def read_system(root: etree._Element, where: str) -> System:
 
 
 def _system(root: etree._Element) -> System:
+    kept = take(root)
     sections = parts(root, "labels", "pools", "properties", "domains")
     for needed in ("labels", "domains"):
         if needed not in sections:
@@ -48,7 +50,7 @@ def _system(root: etree._Element) -> System:
         check_references(domain.references, domain.qube, qubes)
     properties = read_properties(sections.get("properties"), GLOBALS, labels)
     check_references(properties.references, None, qubes)
-    return System(labels, pools, properties.values, qubes, by_uuid)
+    return System(labels, pools, properties.values, qubes, by_uuid, kept)
 
 
 def _qubes(domains: Iterable[Domain]) -> tuple[dict[str, Qube], dict[str, str]]:

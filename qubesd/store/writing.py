@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
 
 from lxml import etree
 
 from qubesd.errors import StoreError
 from qubesd.model.properties import table, text
-from qubesd.model.state import Assignment, Klass, PoolConfig, Qube, System, Value, VolumeConfig
+from qubesd.model.state import (
+    Assignment,
+    Kept,
+    Klass,
+    Place,
+    PoolConfig,
+    Qube,
+    System,
+    Value,
+    VolumeConfig,
+)
+from qubesd.store.keeping import device_classes, put_back
 
-_HEAD = b"<?xml version='1.0' encoding='UTF-8'?>\n<qubes>\n"
-_TAIL = b"</qubes>\n"
+_DECLARATION = b"<?xml version='1.0' encoding='UTF-8'?>\n"
 _WITHOUT_VOLUMES = (Klass.ADMIN, Klass.REMOTE)
 
 
@@ -35,25 +44,37 @@ class Writer:
         written: dict[str, tuple[Qube, bytes]] = {}
         for qube in system.in_order():
             known = self._written.get(qube.name)
-            written[qube.name] = known if known and known[0] is qube else (qube, _section(_domain(qube), 2))
+            written[qube.name] = known if known and known[0] is qube else (qube, _written(qube))
         self._written = written
-        return b"".join(
-            (
-                _HEAD,
-                _section(_labels(system), 1),
-                _section(_pools(system), 1),
-                _section(_properties(system.properties.items()), 1),
-                b"  <domains>\n",
-                *(section for _, section in written.values()),
-                b"  </domains>\n",
-                _TAIL,
-            )
-        )
+        sections = (_labels(system), _pools(system), _properties(system.properties.items()))
+        domains = _around("domains", ("domains",), 1, system, (section for _, section in written.values()))
+        inside = (*(_section(element, 1, system.kept, (element.tag,)) for element in sections), *domains)
+        return b"".join((_DECLARATION, *_around("qubes", (), 0, system, inside)))
 
 
-def _section(element: etree._Element, level: int) -> bytes:
+def _written(qube: Qube) -> bytes:
+    return _section(_domain(qube), 2, qube.kept)
+
+
+def _section(element: etree._Element, level: int, kept: Mapping[Place, Kept], place: Place = ()) -> bytes:
+    # What is put back stays as it was, blanks and all.
     etree.indent(element, "  ", level=level)
+    put_back(element, kept, place)
+    return _text(element, level)
+
+
+def _text(element: etree._Element, level: int) -> bytes:
     return b"  " * level + etree.tostring(element, encoding="UTF-8", xml_declaration=False) + b"\n"
+
+
+def _around(tag: str, place: Place, level: int, system: System, inside: Iterable[bytes]) -> Iterator[bytes]:
+    """An element of the system around what is written already, with what is kept of it."""
+    attributes, elements = system.kept.get(place, Kept())
+    yield _text(_element(tag, dict(attributes)), level).replace(b"/>\n", b">\n")
+    yield from inside
+    for kept in elements:
+        yield _text(etree.fromstring(kept), level + 1)
+    yield b"  " * level + f"</{tag}>\n".encode("ascii")
 
 
 def _labels(system: System) -> etree._Element:
@@ -90,10 +111,12 @@ def _domain(qube: Qube) -> etree._Element:
     tags = _add(element, "tags")
     for tag in sorted(qube.tags):
         _add(tags, "tag", {"name": tag})
-    by_class = sorted(qube.assignments, key=lambda assignment: assignment.devclass)
-    for devclass, assignments in groupby(by_class, lambda assignment: assignment.devclass):
+    assigned: dict[str, list[Assignment]] = {devclass: [] for devclass in device_classes(qube.kept)}
+    for assignment in qube.assignments:
+        assigned.setdefault(assignment.devclass, []).append(assignment)
+    for devclass in sorted(assigned):
         devices = _add(element, "devices", {"class": devclass})
-        for assignment in assignments:
+        for assignment in assigned[devclass]:
             _add_assignment(devices, assignment)
     if qube.klass not in _WITHOUT_VOLUMES:
         volumes = _add(element, "volume-config")

@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import libvirt
@@ -103,11 +104,12 @@ class Connection:
                 f"no connection to the hypervisor at {self._uri!r}; try again once it is back"
             )
         try:
-            return await self._loop.run_in_executor(self._workers, question, handle)
+            return await self._loop.run_in_executor(self._workers, copy_context().run, question, handle)
         except libvirt.libvirtError as error:
             if not await self._loop.run_in_executor(self._workers, _alive, handle):
                 self._lost(handle)
                 raise HypervisorLost(f"the connection to {self._uri!r} broke: {error}") from error
+            _log.warning("hypervisor: %s", error)
             if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
                 raise NotSupported(f"the hypervisor cannot do that: {error}") from error
             raise QubesError(f"the hypervisor refused: {error}") from error

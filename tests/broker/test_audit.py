@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import resource
 import signal
 import string
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,17 +19,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.audit import MAX_TEXT, MAX_WAITING, AuditLog, Record
+from broker.put_aside import DAY, PutAside
 
-RECORD = Record(0.25, 1, "alice", "admin.vm.List", "", "dom0", "allow", "", "a.policy:3", 0.001, "ok")
+RECORD = Record(0.25, 1, "alice", "admin.vm.List", "", "dom0", "allow", "", "a.policy:3", 0.001, "ok", 7)
 
 
 def parsed(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+    content = path.read_bytes()
+    text = gzip.decompress(content) if path.suffix == ".gz" else content
+    return [json.loads(line) for line in text.decode("ascii").splitlines()]
 
 
 def test_a_record_has_all_that_is_said_of_a_call() -> None:
     assert json.loads(RECORD.line()) == {
         "time": "1970-01-01T00:00:00.250Z",
+        "call": 7,
         "id": 1,
         "caller": "alice",
         "service": "admin.vm.List",
@@ -64,8 +71,60 @@ def test_files_are_put_aside_by_size_and_only_so_many_kept(tmp_path: Path) -> No
     for number in range(1, 8):
         audit.write(RECORD._replace(id=number))
     audit.close()
-    kept = {path.name: [one["id"] for one in parsed(path)] for path in tmp_path.iterdir()}
-    assert kept == {"audit": [7], "audit.1": [5, 6], "audit.2": [3, 4]}
+    assert kept(tmp_path) == {"audit": [7], "audit.1.gz": [5, 6], "audit.2.gz": [3, 4]}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+def kept(folder: Path) -> dict[str, list[int]]:
+    """The records in each file."""
+    return {path.name: [one["id"] for one in parsed(path)] for path in folder.iterdir()}
+
+
+def test_files_are_put_aside_by_age_and_go_when_they_are_too_old(tmp_path: Path) -> None:
+    """Eight days are kept in files of two; the records say when they were."""
+    now = time.time()
+    ages = {"audit.1.gz": 2.5, "audit.2.gz": 7.5, "audit.3": 8.5, "audit.4.gz": 20.0}
+    for name, days in ages.items():
+        file = tmp_path / name
+        file.write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
+        os.utime(file, (now, now - days * DAY))
+    (tmp_path / "audit.1.gz.new").touch()
+    (tmp_path / "audit").write_text(RECORD._replace(started=now - 2.1 * DAY).line(), encoding="ascii")
+    audit = AuditLog(tmp_path / "audit", 1_000_000, 10, days=8)
+    assert kept(tmp_path) == {"audit": [1], "audit.1.gz": [], "audit.2.gz": []}
+    audit.write(RECORD._replace(started=now, id=2))
+    audit.write(RECORD._replace(started=now, id=3))
+    audit.close()
+    assert kept(tmp_path) == {"audit": [2, 3], "audit.1.gz": [1], "audit.2.gz": [], "audit.3.gz": []}
+
+
+def test_nothing_is_lost_where_a_file_cannot_be_put_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "audit.new").mkdir()
+    audit = AuditLog(tmp_path / "audit", 2 * len(RECORD.line()), 2)
+    for number in range(1, 6):
+        audit.write(RECORD._replace(id=number))
+    assert (audit.stalled, audit.lost) == (True, 0)
+    assert "stands still" in caplog.text
+    (tmp_path / "audit.new").rmdir()
+    audit.write(RECORD._replace(id=6))
+    audit.write(RECORD._replace(id=7))
+    audit.close()
+    assert sorted(number for numbers in kept(tmp_path).values() for number in numbers) == list(range(1, 8))
+
+
+def test_a_file_that_cannot_be_compressed_stays_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "audit").write_text(RECORD.line(), encoding="ascii")
+    aside = PutAside(tmp_path / "audit", 2, 0)
+    aside.take()
+    with files_end_at(50):
+        aside.pack()
+        aside.wait()
+    assert kept(tmp_path) == {"audit.1": [1]}
+    assert "stays as it is" in caplog.text
 
 
 def test_a_new_daemon_goes_on_with_the_file(tmp_path: Path) -> None:

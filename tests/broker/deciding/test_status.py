@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from broker.authoring.tool import STATUS_PATIENCE
-from broker.deciding.status_socket import MAX_CONNECTIONS, MAX_REQUEST, StatusSocket
-from broker.places import STATUS_SOCKET, TRIAL
+from broker.deciding.status_socket import StatusSpeaker
+from broker.places import METRICS_SOCKET, STATUS_SOCKET, TRIAL
+from broker.short_answers import MAX_CONNECTIONS, MAX_REQUEST, ShortAnswers
 from broker.sockets import Access, short_path
 from policy_engine import load
 from tests.broker.alone_rig import PATIENCE, Alone, lay_out, qubes_policy, right, start, until_true
@@ -167,7 +168,7 @@ async def unanswered(place: Path, request: bytes) -> bool:
 def test_what_is_no_question_gets_no_byte(tmp_path: Path, request_: bytes) -> None:
     async def run() -> None:
         place = tmp_path / "status"
-        answering = StatusSocket(place, lambda: "{}")
+        answering = ShortAnswers(place, StatusSpeaker(lambda: "{}"))
         answering.open(Access(0o600))
         try:
             assert await unanswered(place, request_)
@@ -182,7 +183,7 @@ def test_what_is_no_question_gets_no_byte(tmp_path: Path, request_: bytes) -> No
 def test_who_connects_and_stays_is_bounded(tmp_path: Path) -> None:
     async def run() -> None:
         place = tmp_path / "status"
-        answering = StatusSocket(place, lambda: "{}")
+        answering = ShortAnswers(place, StatusSpeaker(lambda: "{}"))
         answering.open(Access(0o600))
         before = len(os.listdir("/proc/self/fd"))
         ends = []
@@ -235,3 +236,15 @@ def test_without_its_status_socket_it_decides_all_the_same(tmp_path: Path) -> No
 
     tell(tmp_path, story)
     assert (tmp_path / "run/qubes" / STATUS_SOCKET).read_text() == "mine"
+
+
+def test_it_tells_figures_of_what_it_decides(tmp_path: Path) -> None:
+    async def story(daemon: Alone) -> None:
+        assert await daemon.decides(*OPEN) == "allow"
+        answer = await exchange(
+            tmp_path / "run/qubes" / METRICS_SOCKET, b"GET /metrics HTTP/1.0\r\n\r\n", end=False
+        )
+        assert b'qubesd_qrexec_answers_total{answer="allow"} 1\n' in answer
+        assert b"qubesd_policy_in_force 1\n" in answer
+
+    tell(tmp_path, story)

@@ -1,0 +1,140 @@
+"""What the doctor sees of the daemons: who answers on which socket, who is in front, who asks the user."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.client import CallError, NoReplyError
+from broker.deciding.status import STATUS
+from broker.internal import ask
+from broker.operation.finding import Finding, error, ok, warning
+from broker.sockets import answers, short_path
+from qubesd.config import Config
+from qubesd.disk import reason
+
+PATIENCE = 5.0
+"""Seconds that the daemon may take to tell what it decides by."""
+
+_MOST = 16 * 1024 * 1024
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Process(NamedTuple):
+    """Who listens on a socket."""
+
+    pid: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, process {self.pid}"
+
+
+def daemons(config: Config) -> Iterator[Finding]:
+    """qubesd, whoever decides on the calls between qubes, and the agent of dom0."""
+    own = _listener(config.run_dir / "qubesd.sock")
+    if own is None:
+        yield warning(
+            "qubesd",
+            f"{config.run_dir / 'qubesd.sock'}: nobody answers",
+            "systemctl start qubesd.service; journalctl -u qubesd.service tells why it does not start",
+        )
+    else:
+        yield ok("qubesd", f"{config.run_dir / 'qubesd.sock'}: {own}")
+        yield from _in_force(config.run_dir / "qubesd.internal.sock")
+        for place in (config.run_dir / "qubesd.misc.sock", config.user_socket):
+            yield _served(place)
+    yield from _in_front(config, own)
+    yield from _agent(config)
+
+
+def _served(place: Path) -> Finding:
+    if answers(place):
+        return ok("socket", f"{place}: answers")
+    return error("socket", f"{place}: nobody answers", "systemctl restart qubesd.service")
+
+
+def _in_force(place: Path) -> Iterator[Finding]:
+    """What the daemon that runs says of the policy it decides by."""
+    try:
+        status = json.loads(asyncio.run(ask(place, STATUS, PATIENCE, _MOST)))
+    except OSError as problem:
+        yield error("in force", f"{place}: {reason(problem)}", "run this as root, or restart the daemon")
+        return
+    except (CallError, NoReplyError, ValueError) as problem:
+        # A stock qubesd has no such call.
+        yield warning("in force", f"{place}: {problem}", "qubes-policy status")
+        return
+    if not status["in_force"]:
+        yield error(
+            "in force", "no policy: every judged call is denied", "qubes-policy check tells what is wrong"
+        )
+    elif status["error"] is not None:
+        yield warning("in force", "the policy before, since the files do not load", "qubes-policy check")
+    else:
+        yield ok("in force", f"{status['rules']} rules")
+    for unwatched in status["unwatched"]:
+        yield warning(
+            "in force",
+            f"{unwatched}: cannot be watched, and is looked at every second",
+            "raise fs.inotify.max_user_watches, or let the daemon read this place",
+        )
+
+
+def _in_front(config: Config, own: Process | None) -> Iterator[Finding]:
+    """Who decides on the calls between qubes, and whether the configuration knows."""
+    place = config.policy_socket
+    front = _listener(place)
+    if front is None:
+        if own is not None or config.trust_qrexec_consent:
+            yield error(
+                "in front",
+                f"{place}: nobody answers, and calls between qubes go to the fallback",
+                "start a policy daemon, or set trust_qrexec_consent = false and restart qubesd",
+            )
+    elif config.trust_qrexec_consent:
+        yield ok("in front", f"{place}: {front}, whose questions to the user are trusted")
+    elif own is not None and front.pid == own.pid:
+        yield ok("in front", f"{place}: qubesd itself")
+    else:
+        yield error(
+            "in front",
+            f"{place}: {front}, which qubesd is not told of",
+            "set trust_qrexec_consent = true, or stop that daemon",
+        )
+
+
+def _agent(config: Config) -> Iterator[Finding]:
+    place = config.services_dir / "policy.Ask"
+    if _listener(place) is not None:
+        yield ok("agent", f"{place}: answers")
+    else:
+        yield warning(
+            "agent",
+            f"{place}: nobody answers, and what the policy asks about is denied",
+            "log in to the desktop, or start qrexec-policy-agent",
+        )
+
+
+def _listener(place: Path) -> Process | None:
+    """Who listens there; ``None`` for nobody, or where this user may not see it."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe, short_path(place) as name:
+            probe.setblocking(False)
+            probe.connect(name)
+            pid = _CREDENTIALS.unpack(
+                probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )[0]
+    except OSError:
+        return None
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        words = [b"a program that cannot be seen"]
+    shown = [word.decode("ascii", "backslashreplace") for word in words if not word.startswith(b"-")]
+    return Process(pid, Path(shown[-1] if len(shown) == 1 else " ".join(shown[:2])).name or "a program")
