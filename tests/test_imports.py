@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 BASE = frozenset({"qubesd.errors", "qubesd.config", "qubesd.disk"})
 MODEL = BASE | {"qubesd.model", "qubesd.events"}
-PARTS = frozenset({"qubesd.store", "qubesd.virt", "qubesd.storage"})
+PARTS = frozenset({"qubesd.store", "qubesd.virt", "qubesd.storage", "qubesd.backup"})
 CORE = MODEL | PARTS | {"qubesd.core"}
 
 ARROWS: dict[str, frozenset[str]] = {
@@ -30,6 +30,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "qubesd.store": MODEL,
     "qubesd.virt": MODEL,
     "qubesd.storage": MODEL,
+    "qubesd.backup": MODEL,
     "qubesd.core": CORE,
     "qubesd.api": CORE | {"qubesd.api"},
     "broker": CORE | {"qubesd", "qubesd.api", "policy_engine"},
@@ -43,6 +44,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "lxml": ("qubesd.store", "qubesd.virt"),
     "lark": ("policy_engine",),
     "pyinotify": ("broker",),
+    "yaml": ("qubesd.backup",),
     "gi": ("broker",),
     "socket": ("broker", "tools"),
     "socketserver": (),
