@@ -17,9 +17,18 @@ def check_filter(name: str) -> str:
     return name
 
 
+_BOUNDED = {
+    "xz": ("--memlimit-decompress=512MiB",),
+    "lzma": ("--memlimit-decompress=512MiB",),
+    "zstd": ("--memory=512MB",),
+    "zstdmt": ("--memory=512MB",),
+}
+"""What keeps a program from taking the memory that an archive asks for; the others know no such wish."""
+
+
 def compress(name: str) -> list[str]:
     return [name, "-c"]
 
 
 def decompress(name: str) -> list[str]:
-    return [name, "-dc"]
+    return [name, "-dc", *_BOUNDED.get(name, ())]

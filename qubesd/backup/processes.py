@@ -9,11 +9,12 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO
 
+from qubesd.disk import why
 from qubesd.errors import BackupCancelled, QubesError
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -23,6 +24,9 @@ _MOST_WORDS = 200
 """Characters of a program's complaint that are passed on."""
 
 Stream = int | IO[bytes]
+
+Produce = Callable[[int], None]
+"""Writes something to a descriptor."""
 
 
 class Process:
@@ -158,3 +162,37 @@ def pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as reader, os.fdopen(writing, "wb", buffering=0) as writer:
         yield reader, writer
+
+
+@contextmanager
+def producing(produce: Produce, writer: IO[bytes], reader: IO[bytes]) -> Iterator[None]:
+    """Write in another thread what is read inside. What went wrong there is raised here at the end."""
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with writer:
+                produce(writer.fileno())
+        except BrokenPipeError:
+            pass  # whoever reads knows why it stopped
+        except OSError as error:
+            failures.append(QubesError(f"a file cannot be read: {why(error)}"))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write, name="backup-file", daemon=True)
+    thread.start()
+    try:
+        yield
+    except (OSError, QubesError):
+        reader.close()
+        thread.join()
+        if failures:  # what was read came to its end too early
+            raise failures[0] from None
+        raise
+    finally:
+        # Where reading ended early, whoever still writes learns so.
+        reader.close()
+        thread.join()
+    if failures:
+        raise failures[0]

@@ -7,7 +7,6 @@ one chunk at a time takes place on the disk, and none in memory.
 from __future__ import annotations
 
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,15 +18,10 @@ from typing import IO
 from qubesd.backup import encryption, filters, header, inner
 from qubesd.backup.encryption import Cost
 from qubesd.backup.header import Header
-from qubesd.backup.processes import Processes, pipe, write_all
-from qubesd.disk import why
-from qubesd.errors import QubesError
+from qubesd.backup.processes import Processes, Produce, pipe, producing, write_all
 
 CHUNK = 100 << 20
 """Bytes of a chunk before it is encrypted; the last of a file has less."""
-
-Produce = Callable[[int], None]
-"""Writes the inner layer of a file to a descriptor."""
 
 
 class ArchiveWriter:
@@ -99,7 +93,7 @@ class ArchiveWriter:
     def _filtered(self, produce: Produce) -> Iterator[int]:
         """A descriptor to read from what ``produce`` writes, compressed if that is so."""
         if self._header.compression is None:
-            with pipe() as (reader, writer), _producing(produce, writer, reader):
+            with pipe() as (reader, writer), producing(produce, writer, reader):
                 yield reader.fileno()
             return
         words = filters.compress(self._header.compression)
@@ -107,34 +101,6 @@ class ArchiveWriter:
             source, plain = process.popen.stdout, process.popen.stdin
             assert source is not None
             assert plain is not None
-            with _producing(produce, plain, source):
+            with producing(produce, plain, source):
                 yield source.fileno()
             process.finish()
-
-
-@contextmanager
-def _producing(produce: Produce, writer: IO[bytes], reader: IO[bytes]) -> Iterator[None]:
-    """Write in another thread what is read inside. What went wrong there is raised here at the end."""
-    failures: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            with writer:
-                produce(writer.fileno())
-        except BrokenPipeError:
-            pass  # whoever reads knows why it stopped
-        except OSError as error:
-            failures.append(QubesError(f"a file cannot be read: {why(error)}"))
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=write, name="backup-file", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        # Where reading ended early, whoever still writes learns so.
-        reader.close()
-        thread.join()
-    if failures:
-        raise failures[0]
