@@ -95,5 +95,6 @@ class Job:
                 cancelled = error
                 self.cancel()
         if cancelled is not None:
+            future.exception()  # that it was cancelled is what its caller has to know
             raise cancelled
         return future.result()
