@@ -152,9 +152,12 @@ def _selectors(document: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list):
         raise QubesError(f"{key!r} must be a list of qubes, '@tag:TAG' and '@type:CLASS'")
-    for one in value:
+    for number, one in enumerate(value, 1):
         if not isinstance(one, str):
-            raise QubesError(f"{key!r} must be a list of texts; put {one!r:.64} in quotes")
+            # Its own text could be endless: YAML can refer to what it has said.
+            raise QubesError(
+                f"{key!r} must be a list of texts; put the one that is number {number} in quotes"
+            )
         word = one.replace("$", "@", 1)
         if word.startswith("@") and not word.startswith(("@tag:", "@type:")):
             raise QubesError(
