@@ -18,7 +18,7 @@ from qubesd.core.folders import FIREWALL, NOTES
 from qubesd.errors import QubesError
 from qubesd.model.firewall import line
 from qubesd.model.properties import table, text
-from qubesd.model.state import Assignment, Klass
+from qubesd.model.state import Assignment
 from qubesd.store.firewall import load
 
 IN_PROGRESS = "backup-restore-in-progress"
@@ -29,6 +29,7 @@ _NOT = frozenset(
     ("name", "label", "template", "dispid", "uuid", "qid", "installed_by_rpm", "backup_timestamp", *_LATER)
 )
 _MARKS = frozenset((CONTENT, PATH, SIZE))
+_PRELOADING = "preload-dispvm"
 _GIVEN = re.compile(r"(disp-)?created-by-.*|audiovm-.*|guivm-.*")
 """Tags that say of this system who made a qube and who serves it, which it sets itself."""
 
@@ -67,6 +68,8 @@ class Restore:
         for step in done:
             self._connect(step)
             self._try(step, partial(self._system.ask, "admin.vm.tag.Remove", step.name, IN_PROGRESS))
+        for step in done:
+            self._set_features(step, preloading=True)
         return [step.name for step in done]
 
     def _make(self, step: Step) -> bool:
@@ -82,8 +85,7 @@ class Restore:
         except Refused as error:
             self._warn(f"{step.name}: cannot be made: {error}")
             return False
-        if qube.klass is not Klass.REMOTE:
-            self._try(step, partial(self._system.ask, "admin.vm.tag.Set", step.name, IN_PROGRESS))
+        self._try(step, partial(self._system.ask, "admin.vm.tag.Set", step.name, IN_PROGRESS))
         if qube.properties.get("template_for_dispvms") is True:
             self._set(step, "template_for_dispvms")
         return True
@@ -93,7 +95,8 @@ class Restore:
         for name in step.saved.qube.properties:
             if name not in _NOT and name in table(step.saved.qube.klass):
                 self._set(step, name)
-        self._set_marks(step)
+        self._set_features(step, preloading=False)
+        self._set_tags(step)
         for assignment in step.saved.qube.assignments:
             self._try(step, partial(self._assign, step.name, assignment))
         try:
@@ -108,15 +111,16 @@ class Restore:
                 self._try(step, partial(restore, step.name, step.saved))
         return True
 
-    def _set_marks(self, step: Step) -> None:
-        """The features and tags."""
-        ask = self._system.ask
+    def _set_features(self, step: Step, preloading: bool) -> None:
+        """The features; those about disposables made ahead later, for they start some at once."""
         for name, value in step.saved.qube.features.items():
-            if name not in _MARKS:
-                self._try(step, partial(ask, "admin.vm.feature.Set", step.name, name, value))
+            if name not in _MARKS and name.startswith(_PRELOADING) is preloading:
+                self._try(step, partial(self._system.ask, "admin.vm.feature.Set", step.name, name, value))
+
+    def _set_tags(self, step: Step) -> None:
         for tag in sorted(step.saved.qube.tags):
             if tag != IN_PROGRESS and not _GIVEN.fullmatch(tag):
-                self._try(step, partial(ask, "admin.vm.tag.Set", step.name, tag))
+                self._try(step, partial(self._system.ask, "admin.vm.tag.Set", step.name, tag))
 
     def _connect(self, step: Step) -> None:
         """What leads to other qubes: without the one that it led to, the qube has no network."""

@@ -104,7 +104,10 @@ def _place(path: str) -> Path:
     if not place.is_absolute():
         raise QubesError(f"'destination_path' {path[:200]!r} must be an absolute path")
     if place.is_dir():
-        return place / time.strftime("qubes-%Y-%m-%dT%H%M%S")
+        named = place / time.strftime("qubes-%Y-%m-%dT%H%M%S")
+        if named.exists():
+            raise QubesError(f"{named}: there is a backup of this very second; try again")
+        return named
     if not place.parent.is_dir():
         raise QubesError(f"{place.parent}: no such folder; make it, or mount what it is on")
     return place

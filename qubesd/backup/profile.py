@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from qubesd.backup.filters import check_filter
 from qubesd.errors import NoSuchBackupProfile, QubesError
 from qubesd.model.state import Qube
@@ -72,6 +70,8 @@ def load(folder: Path, name: str) -> Profile:
 
 def parse(name: str, text: bytes) -> Profile:
     """The profile that this text is. Raises ``QubesError``; the text says what is wrong."""
+    import yaml  # what only reads the method table does without
+
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:

@@ -73,6 +73,7 @@ class Backups:
         self._cost = cost or Cost()
         self._work = keeper.config.qubes_dir / ".backups"
         self._jobs: dict[str, Job] = {}
+        self._last = 0
 
     async def open(self) -> None:
         """Remove what a daemon that was killed left."""
@@ -133,8 +134,7 @@ class Backups:
         # As it is now, when the last thing that may take long has been done.
         system = described(self._keeper.system, contents)
         inside = await job.run(Writer().dump, system)
-        backup_id = time.strftime(f"%Y%m%dT%H%M%S-{os.getpid()}")
-        head = Header(backup_id, profile.compression)
+        head = Header(self._new_id(), profile.compression)
         job.expect(sum(content.size for content in contents))
         async with job.inside(self._destination(job.processes, profile)) as target:
             writer = ArchiveWriter(head, passphrase, target, self._spool(), job.processes, self._cost)
@@ -207,6 +207,11 @@ class Backups:
         qube = self._keeper.system.qubes[profile.destination_vm]
         words = self._guests.words(qube, "qubes.Backup")
         return to_service(words, profile.destination_path, processes)
+
+    def _new_id(self) -> str:
+        """What no other backup is called: the time, of which each is used once."""
+        self._last = max(int(time.time()), self._last + 1)
+        return time.strftime(f"%Y%m%dT%H%M%S-{os.getpid()}", time.gmtime(self._last))
 
     def _spool(self) -> Path:
         """Where chunks are put aside, on a disk that has room for volumes."""

@@ -19,6 +19,7 @@ from broker.client import CallError, call, connect, send_all
 from broker.wire import encode_call
 from qubesd.api.method import Call
 from qubesd.backup.inner import find_extents
+from qubesd.model.state import Klass, Qube
 from tests.broker.backup.forge import (
     PASSPHRASE,
     SIZE,
@@ -275,6 +276,34 @@ def test_what_is_not_here_is_told_and_the_rest_restored(daemon: Daemon, phrase: 
         *("audiovm-dom0", "created-by-dom0", "guivm-dom0", "mine")
     ]
     ask(daemon, "admin.vm.Remove", "work")
+
+
+def test_names_follow_the_qubes_that_have_them(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
+    """A router whose name is taken here, a client of it, and a qube of another host."""
+    marks = {"backup-content": "1", "backup-path": "vm4/", "backup-size": "0"}
+    uuid = "00000000-0000-4000-8000-00000000000"
+    far = Qube("far", 4, f"{uuid}4", Klass.REMOTE, {"label": "red"}, {**marks, "x": "y"})
+    more = store({"mail": {}, "work": {}}, far).decode()
+    for name, prop, value in (("mail", "provides_network", "True"), ("work", "netvm", "mail")):
+        label, more_ = '<property name="label">', f'<property name="{prop}">{value}</property>'
+        head, tail = more.split(f'<property name="name">{name}<', 1)
+        at = head.rindex(label)
+        more = f'{head[:at]}{more_}{head[at:]}<property name="name">{name}<{tail}'
+    members = [*good(), of_file("vm4/empty", inner("vm4/empty"))]
+    members[2] = of_store(more.encode())
+    daemon.create("mail")
+    done = restored(daemon, phrase, written(tmp_path / "a", members))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == [
+        "far: restored",
+        "mail-1: restored (was mail)",
+        "work: restored",
+    ]
+    assert ask(daemon, "admin.vm.property.Get", "work", "netvm") == "default=False type=vm mail-1"
+    assert ask(daemon, "admin.vm.feature.List", "far") == "x\n"
+    for name in ("work", "far", "mail", "mail-1"):
+        assert "backup-restore-in-progress" not in ask(daemon, "admin.vm.tag.List", name)
+        ask(daemon, "admin.vm.Remove", name)
 
 
 def test_list_and_verify(

@@ -104,8 +104,8 @@ def sparse(name: str, size: int, listed: bytes, data: bytes, **records: str) -> 
     return info.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % 512 + 1024)
 
 
-def store(content: Mapping[str, Mapping[str, str]] | None = None) -> bytes:
-    """The store of a system with the qubes ``work`` (2) and ``mail`` (3); ``content`` are features."""
+def store(content: Mapping[str, Mapping[str, str]] | None = None, *more: Qube) -> bytes:
+    """The store of a system with the qubes ``work`` (2), ``mail`` (3) and more; ``content`` are features."""
     dom0 = Qube("dom0", 0, "00000000-0000-0000-0000-000000000000", Klass.ADMIN, {"label": "black"})
     system = System(
         labels={"red": Label("red", 1, "0xcc0000"), "black": Label("black", 8, "0x000000")},
@@ -117,6 +117,8 @@ def store(content: Mapping[str, Mapping[str, str]] | None = None) -> bytes:
         marks = {"backup-content": "1", "backup-path": f"vm{qid}/", "backup-size": str(SIZE)}
         qube = Qube(name, qid, uuid, Klass.STANDALONE, {"label": "red"}, marks, volumes={"private": private})
         system = system.with_qube(replace(qube, features={**marks, **(content or {}).get(name, {})}))
+    for qube in more:
+        system = system.with_qube(qube)
     return dump(system)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import time
+from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from broker.backup.archive import Archive
 from qubesd.api.method import Text
+from qubesd.backup.processes import Processes
 from qubesd.backup.writing import CHUNK
 from qubesd.core.backup_content import Content, described
 from qubesd.core.opening import open_core
@@ -29,7 +33,7 @@ from qubesd.errors import (
 from qubesd.events import BackupProgress
 from qubesd.model.state import Klass, Qube, System
 from tests.qubesd.backup.by_hand import members, needs_scrypt, unpacked
-from tests.qubesd.backup.rig import PASSPHRASE, Vault, at, script, until
+from tests.qubesd.backup.rig import PASSPHRASE, Vault, at, children, script, until
 from tests.qubesd.house import config_at
 
 pytestmark = needs_scrypt
@@ -133,6 +137,11 @@ def test_a_stream_that_ends_on_the_border_of_a_chunk_is_followed_by_an_empty_one
         assert members(archive)[-2:] == [f"vm{qid}/private.img.{number:03}.enc" for number in (0, 1)]
         assert archive.stat().st_size > CHUNK
         assert same(unpacked(archive, PASSPHRASE) / f"vm{qid}/private.img", vault.image("work"))
+        with (
+            closing(Archive(archive, PASSPHRASE, Processes(), vault.folder)) as opened,
+            opened.reading(f"vm{qid}/private.img", 100 * MIB) as reader,
+        ):
+            assert b"".join(data for _, data in reader.pieces()) == vault.image("work").read_bytes()
 
     at(tmp_path, save)
 
@@ -286,6 +295,20 @@ def test_profiles_that_are_not_there_or_not_running(tmp_path: Path) -> None:
     at(tmp_path, ask)
 
 
+def test_no_two_backups_have_the_same_identifier(tmp_path: Path) -> None:
+    """Else a piece of one could stand in the other."""
+
+    async def save(vault: Vault) -> None:
+        names = ("a", "b", "c")
+        for name in names:
+            vault.profile(name, destination_path=vault.folder / name)
+        await asyncio.gather(*(vault.house.do("admin.backup.Execute", argument=name) for name in names))
+        heads = [(vault.folder / name).read_bytes()[:1024] for name in names]
+        assert len({re.findall(rb"backup-id=.*", head)[0] for head in heads}) == 3
+
+    at(tmp_path, save)
+
+
 def test_a_missing_image_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     async def save(vault: Vault) -> None:
         vault.image("work").unlink()
@@ -294,6 +317,16 @@ def test_a_missing_image_is_told_and_nothing_is_left(tmp_path: Path) -> None:
         vault.check_nothing_is_left()
 
     at(tmp_path, save)
+
+
+def seen_by_others() -> bytes:
+    """The command lines and environments of the programs that run for this process."""
+    found = b""
+    for pid in children():
+        for name in ("cmdline", "environ"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found += Path(f"/proc/{pid}/{name}").read_bytes()
+    return found
 
 
 STUCK = 'case "$1" in {0}) touch {1}/there; exec sleep 600 ;; esac; cat > /dev/null'
@@ -327,6 +360,7 @@ def test_cancelled_at_any_time_nothing_is_left(
         await until(begun)
         with pytest.raises(BackupAlreadyRunning):
             await house.do("admin.backup.Execute", argument="p")
+        assert PASSPHRASE.encode() not in seen_by_others()
         await house.do("admin.backup.Cancel", argument="p")
         with pytest.raises(BackupCancelled, match="nothing of it is left"):
             await under_way
