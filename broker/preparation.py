@@ -14,7 +14,7 @@ from broker.judge import Ground, Verdict
 from broker.particulars import particulars
 from broker.visible import applies
 from policy_engine import Particulars
-from qubesd.api.method import Call, Command, HeldAlong, Method
+from qubesd.api.method import Call, Command, Counted, HeldAlong, Method
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:
@@ -79,8 +79,12 @@ class Preparation:
             return Prepared(method, command, core, verdict)
         if verdict.delegated:
             command = replace(command, inherits=ground.confers_nothing)
-        if isinstance(method.guard, HeldAlong) and applies(method.guard, self.is_strict(verdict)):
-            command = replace(command, sees=partial(ground.allows, method.guard.read, call.argument))
+        if applies(method.guard, self.is_strict(verdict)):
+            match method.guard:
+                case HeldAlong(read):
+                    command = replace(command, sees=partial(ground.allows, read, call.argument))
+                case Counted(read):
+                    command = replace(command, sees=partial(ground.allows, read, ""))
         return self._confirmed(Prepared(method, command, core, verdict), call, service, ground)
 
     def _confirmed(self, prepared: Prepared, call: Call, service: str, ground: Ground) -> Prepared:

@@ -13,6 +13,7 @@ from broker.judge import Ground
 from policy_engine import PolicyError
 from qubesd.api.method import (
     Command,
+    Counted,
     DeviceRows,
     EventRows,
     Guard,
@@ -62,7 +63,7 @@ def _visible(keys: Collection[str], guard: Guard, ground: Ground, command: Comma
             return [key for key in keys if _allows_by_qube(ground, by_qube, key)]
         case DeviceRows(read):
             return [key for key in keys if _allows_by_qube(ground, read, key.partition(":")[0])]
-        case EventRows() | HeldAlong() | Unguarded():
+        case EventRows() | HeldAlong() | Counted() | Unguarded():
             return keys
 
 

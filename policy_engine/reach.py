@@ -132,11 +132,15 @@ class Reach:
     def _granted(self, way: Way, request: Request) -> int:
         """Those of the targets for which the rule does allow or ask."""
         rule, action, targets = way.rule, way.action, way.targets
+        served = isinstance(rule, DelegationRule) and request.service in self._policy.served
+        if isinstance(action, Ask) and served:
+            # The one choice is the qube that the call is about.
+            return targets & self._dispvm - 1
         if isinstance(action, Ask) or action.target is not None:
             # What it comes to is the same for all: where it leads, or what there is to choose from.
             denied = isinstance(decide(self._policy, request, self._world), Denied)
             return 0 if denied else targets
-        if isinstance(rule, DelegationRule) and request.service in self._policy.served:
+        if served:
             return targets
         if not action.autostart:
             return targets & self._world.matching((RUNNING, "@adminvm"))

@@ -46,6 +46,8 @@ class Config:
     services_dir: Path = Path("/etc/qubes-rpc")
     """The qrexec services of dom0: ``policy.EvalSimple`` and ``policy.EvalGUI`` of ours, ``policy.Ask`` and
     ``policy.Notify`` of the user's agent."""
+    backup_dir: Path = Path("/etc/qubes/backup")
+    """The profiles of backups, ``NAME.conf`` each."""
     log_dir: Path = Path("/var/log/qubes")
     """The audit log, ``qubesd-audit.jsonl``."""
     callback_file: Path = Path("/etc/qubes_callback.json")
@@ -124,6 +126,7 @@ def rooted(root: Path) -> Config:
         policy_legacy=root / "etc/qubes-rpc/policy",
         policy_history=root / "var/lib/qubes/policy-history",
         services_dir=root / "etc/qubes-rpc",
+        backup_dir=root / "etc/qubes/backup",
         callback_file=root / "etc/qubes_callback.json",
         log_dir=root / "var/log/qubes",
         hypervisor="test",

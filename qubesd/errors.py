@@ -199,6 +199,20 @@ class NoSuchMode(BadValue):
     wire_name = "QubesUnrecognizedDeviceAssignmentMode"
 
 
+class NoSuchBackupProfile(QubesError):
+    wire_name = "QubesBackupProfileNotFoundError"
+
+
+class BackupAlreadyRunning(QubesError):
+    wire_name = "BackupAlreadyRunningError"
+
+
+class BackupCancelled(QubesError):
+    """Somebody asked for it, or gave no passphrase; nothing of the backup is left."""
+
+    wire_name = "BackupCancelledError"
+
+
 class PolicyAdminError(QubesError):
     """A call about the policy's files failed (``spec/policy-daemon.md`` 8)."""
 

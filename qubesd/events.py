@@ -350,3 +350,18 @@ class QubePreDelete(QubeListEvent):
 @dataclass(frozen=True, slots=True)
 class QubeRemoved(QubeListEvent):
     kind = "domain-delete"
+
+
+@dataclass(frozen=True, slots=True)
+class BackupProgress(WireEvent):
+    """So much of a backup is done, in percent. It is told to those who may look at the profile."""
+
+    kind = "backup-progress"
+    profile: str
+    progress: float
+
+    def keys(self) -> Keys:
+        return (("backup_profile", self.profile), ("progress", str(self.progress)))
+
+    def reads(self) -> tuple[Read, ...]:
+        return (Read("admin.backup.Info", self.profile, DOM0),)

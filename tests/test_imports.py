@@ -18,7 +18,7 @@ BASE = frozenset({"qubesd.errors", "qubesd.config", "qubesd.disk"})
 MODEL = BASE | {"qubesd.model", "qubesd.events"}
 NEWS = frozenset({"qubesd.core.power_events", "qubesd.core.guest_events", "qubesd.core.device_events"})
 """The events that extensions know of, and nothing else of the core."""
-PARTS = frozenset({"qubesd.store", "qubesd.virt", "qubesd.storage"})
+PARTS = frozenset({"qubesd.store", "qubesd.virt", "qubesd.storage", "qubesd.backup"})
 CORE = MODEL | PARTS | NEWS | {"qubesd.bus", "qubesd.core", "qubesd.extension"}
 
 ARROWS: dict[str, frozenset[str]] = {
@@ -36,6 +36,7 @@ ARROWS: dict[str, frozenset[str]] = {
     **dict.fromkeys(NEWS, MODEL | NEWS),
     "qubesd.extension": MODEL,
     "qubesd.extensions": MODEL | NEWS | {"qubesd.extension"},
+    "qubesd.backup": MODEL,
     "qubesd.core": CORE,
     "qubesd.api": CORE | {"qubesd.api"},
     "broker": CORE | {"qubesd", "qubesd.api", "qubesd.extensions", "policy_engine"},
@@ -49,6 +50,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "lxml": ("qubesd.store", "qubesd.virt"),
     "lark": ("policy_engine",),
     "pyinotify": ("broker",),
+    "yaml": ("qubesd.backup",),
     "gi": ("broker",),
     "socket": ("broker", "tools"),
     "socketserver": (),

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from broker.editing.table import METHODS as POLICY_METHODS
 from qubesd.api.method import (
+    Counted,
     DeviceRows,
     EventRows,
     Guard,
@@ -163,6 +164,8 @@ def _guard(guard: Guard) -> str:
             judged = f"`{read}` with the name"
         case VolumeRows(read, by_qube):
             judged = f"`{read}` with the pool, and `{by_qube}` on the qube that has the volume"
+        case Counted(read):
+            judged = f"`{read}` on each qube, also in the sums"
         case HeldAlong(read):
             judged = f"`{read}` with the name, on the qube that has it"
         case DeviceRows(read):

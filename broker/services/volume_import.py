@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -121,6 +121,19 @@ def run(places: Places, stream: int, with_size: bool) -> bytes:
         OSError, FramingError: qubesd cannot be reached or understood.
     """
     size = _size_line(stream) if with_size else b""
+    return imported(places, size, lambda target, count: receive(stream, target, count))
+
+
+def imported(places: Places, size: bytes, fill: Callable[[Path, int], None]) -> bytes:
+    """What qubesd says of the import of what ``fill`` writes to the path and of the size that it is given.
+
+    Args:
+        size: the new size in digits; empty for that of the volume.
+        fill: raises ``StorageError`` where nothing is to be imported.
+
+    Raises:
+        OSError, FramingError: qubesd cannot be reached or understood.
+    """
     begun = _ask(places, "internal.vm.volume.ImportBegin", size)
     where = parse_reply(begun)
     if isinstance(where, Failure):
@@ -128,7 +141,7 @@ def run(places: Places, stream: int, with_size: bool) -> bytes:
     count, _, path = where.decode("utf-8").partition(" ")
     status = b"fail\nthe import was broken off"
     try:
-        receive(stream, Path(path), int(count))
+        fill(Path(path), int(count))
         status = b"ok"
     except StorageError as error:
         status = f"fail\n{error}".encode("ascii", "replace")

@@ -47,7 +47,7 @@ class Command:
 
     What was judged is what is carried out: the handler gets this very value, nothing is parsed twice.
     ``inherits`` says which of its template's tags a disposable gets that the call makes, ``sees`` of which
-    qubes besides the destination the caller may be told what they hold (``HeldAlong``).
+    qubes besides the destination the caller may be told what they hold (``HeldAlong``, ``Counted``).
     """
 
     service: str
@@ -150,13 +150,22 @@ class HeldAlong:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """The answer is made of qubes, with sums of them: of those of which the caller is allowed ``read``
+    (``Command.sees``). The others count nowhere."""
+
+    read: str
+    always: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Unguarded:
     """The answer has no rows to take out, and why."""
 
     reason: str
 
 
-Guard = QubeRows | NameRows | VolumeRows | DeviceRows | EventRows | HeldAlong | Unguarded
+Guard = QubeRows | NameRows | VolumeRows | DeviceRows | EventRows | HeldAlong | Counted | Unguarded
 
 
 @dataclass(frozen=True, slots=True)

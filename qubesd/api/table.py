@@ -7,6 +7,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from qubesd.api import (
+    backup,
     classes,
     denied,
     devices,
@@ -50,6 +51,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 labels,
                 pools,
                 pool_volumes,
+                backup,
                 events,
             )
         )

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from qubesd.config import Config
+from qubesd.core.backups import Backups
 from qubesd.core.creation import Creation
 from qubesd.core.databases import Databases
 from qubesd.core.device_lists import DeviceLists, Watch, unwatched
@@ -62,6 +63,7 @@ class Core(Keeper):
         self.device_lists = DeviceLists(self, self.power.lives, self.devices, self.handing_out, watch)
         self.firewalls = Firewalls(self, self.storage, self.power.lives)
         self.volumes = Volumes(self, self.storage, self.power.lives, self.power.guests)
+        self.backups = Backups(self, self.storage, self.power.guests)
         self.statistics = Statistics(self)
         self.creation = Creation(self, self.storage, self.firewalls)
         self.preloading = Preloading(self, self.creation, self.power, self.storage, self.firewalls)
@@ -87,6 +89,7 @@ class Core(Keeper):
         await self.firewalls.open()
         self.databases.open()
         self.host_services.open()
+        await self.backups.open()
         await self.power.lives.clean_up_left_overs()
         self.preloading.open()
 

@@ -40,9 +40,7 @@ class Guests:
             NotSupported: the configuration names no program.
             QubesError: it cannot be run, fails or does not end in time.
         """
-        if not self._words:
-            raise NotSupported("services in guests cannot be called: 'guest_service' is not configured")
-        words = [word.replace("{service}", service).replace("{qube}", qube.name) for word in self._words]
+        words = self.words(qube, service)
         where = f"service {service!r} in qube {qube.name!r}"
         nothing = asyncio.subprocess.DEVNULL
         try:
@@ -68,6 +66,16 @@ class Guests:
                 await process.wait()
         if process.returncode:
             raise QubesError(f"{where} failed with status {process.returncode}")
+
+    def words(self, qube: Qube, service: str) -> list[str]:
+        """The program with its arguments that runs the service as root in the qube.
+
+        Raises:
+            NotSupported: the configuration names no program.
+        """
+        if not self._words:
+            raise NotSupported("services in guests cannot be called: 'guest_service' is not configured")
+        return [word.replace("{service}", service).replace("{qube}", qube.name) for word in self._words]
 
     async def tell(self, qubes: Iterable[Qube], service: str) -> None:
         """Call the service in all of these that run and have an agent, at once. Failures go to the log."""

@@ -93,6 +93,7 @@ class CallbackPool:
     def __init__(self, config: PoolConfig, settings: Settings, wrapped: Pool, run: Run, adding: bool) -> None:
         self.config = config
         self.directory = wrapped.directory
+        self.exports_apart = wrapped.exports_apart
         self._settings = settings
         self._wrapped = wrapped
         self._run = run

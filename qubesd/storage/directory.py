@@ -59,6 +59,8 @@ class DirectoryPool(ABC):
     @abstractmethod
     def end_import(self, volume: VolumeConfig, good: bool) -> None: ...
 
+    exports_apart: ClassVar[bool]
+
     imports_beside_writes: ClassVar[bool] = False
     """Whether new content can come while a guest writes to a copy. It is then the state before what the guest
     wrote, so it is refused where no such state is kept (decision 0015)."""

@@ -26,6 +26,8 @@ MOST_REVISIONS = 1
 class FilePool(DirectoryPool):
     """One directory of images and of what was or is written over them."""
 
+    exports_apart = False
+
     def check(self, volume: VolumeConfig) -> None:
         super().check(volume)
         if volume.revisions_to_keep > MOST_REVISIONS:

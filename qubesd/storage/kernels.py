@@ -18,6 +18,8 @@ class KernelPool:
     The vid is the kernel's version, and empty for a qube that brings its own kernel.
     """
 
+    exports_apart = False
+
     def __init__(self, config: PoolConfig) -> None:
         self.config = config
         self.directory = Path(config.options["dir_path"])

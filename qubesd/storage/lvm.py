@@ -56,6 +56,7 @@ class ThinPool:
     """
 
     directory = None
+    exports_apart = True
 
     def __init__(
         self,

@@ -75,6 +75,10 @@ class Pool(Protocol):
     def directory(self) -> Path | None:
         """Where it lies in the file system; ``None`` for one that is no directory."""
 
+    @property
+    def exports_apart(self) -> bool:
+        """Whether what is exported stays the same also while the volume is started, written and committed."""
+
     def open(self) -> None:
         """Check that the pool can be used, and make what it needs; again and again without harm."""
 

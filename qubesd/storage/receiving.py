@@ -36,7 +36,7 @@ def receive(source: int, target: Path, size: int) -> None:
             read = _fill(source, buffer[: min(_PIECE, size - copied)])
             if not read:
                 raise StorageError(f"copied {copied} bytes, expected {size}")
-            _write(writer, buffer[:read], copied)
+            write(writer, buffer[:read], copied)
             copied += read
         if os.read(source, 1):
             raise StorageError(f"too much data: expected {size} bytes and there are more")
@@ -58,8 +58,9 @@ def _fill(source: int, buffer: memoryview) -> int:
     return filled
 
 
-def _write(writer: int, data: memoryview, place: int) -> None:
-    """Write all but the blocks of zeros, in as few pieces as those leave."""
+def write(writer: int, data: memoryview, place: int) -> None:
+    """Write these bytes to their place in the image, but for the blocks of zeros, in as few pieces as those
+    leave."""
     start = 0
     for block in range(0, len(data), _BLOCK):
         end = min(block + _BLOCK, len(data))

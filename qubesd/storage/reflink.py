@@ -35,6 +35,7 @@ class ReflinkPool(DirectoryPool):
     such a pool works, slowly.
     """
 
+    exports_apart = True
     imports_beside_writes = True
 
     def __init__(

@@ -66,6 +66,7 @@ class ZfsPool:
     """
 
     directory = None
+    exports_apart = True
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ ROWS = [row for row in ALL if row.service in METHODS or row.service in INTERNAL]
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     root = tmp_path_factory.mktemp("daemon")
+    services.furnish(root)
     with serving(root, POLICY, f'visibility = "strict"\n{devices.furnish(root)}') as daemon:
         for line in SYSTEM.splitlines():
             service, argument, target, payload = words(line)

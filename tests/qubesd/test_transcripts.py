@@ -78,7 +78,7 @@ CHUNKS: Mapping[str, Sequence[str]] = {
         "p-create-in-pool",
     ),
     "devices": ("p-devices",),
-    "firewall and notes": ("p-firewall-valid", "p-firewall-invalid", "p-notes"),
+    "firewall, notes, backups": ("p-firewall-valid", "p-firewall-invalid", "p-notes", "p-backups"),
     "life": (
         "p-lifecycle",
         "p-running-constraints",

@@ -13,6 +13,7 @@ import doctest
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import time
@@ -29,6 +30,8 @@ LIMIT = 90.0
 """Seconds that one command may take."""
 
 STAYS = "tools/run"
+NEEDED = {"backup.md": "scrypt"}
+"""Programs that a document's reader has to have."""
 READY = b"Ctrl-C stops it."
 """The last line of what stays, by which a reader knows that they can go on."""
 
@@ -139,6 +142,9 @@ TYPED = [document for document in DOCUMENTS if any(commands(document))]
 
 @pytest.mark.parametrize("document", [pytest.param(path, id=path.name) for path in TYPED])
 def test_what_the_document_says_to_type_answers_what_it_shows(document: Path, tmp_path: Path) -> None:
+    needed = NEEDED.get(document.name)
+    if needed is not None and shutil.which(needed) is None:
+        pytest.skip(f"{needed} is not installed")
     compare = doctest.OutputChecker()
     with reader(tmp_path) as someone:
         for command in commands(document):

@@ -88,7 +88,7 @@ find "$DPKG_ROOT{PROGRAM}/python" -name __pycache__ -prune -exec rm -r {{}} +
 )
 WHOLE_PACKAGE = Package(
     WHOLE,
-    f"{POLICY} (= {{version}}), python3-libvirt, adduser",
+    f"{POLICY} (= {{version}}), python3-libvirt, python3-yaml, scrypt, adduser",
     "Qubes OS Admin API, policy first: qubesd and its default policy",
     (
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.e2e.rows.row import Row
 
 DEVICE = "admin.vm.device"
@@ -18,6 +20,16 @@ DENIED_INTERFACES = [
     Row(f"{DEVICE}.denied.Add {{q}} u080650", "", f"{DEVICE}.denied.Add {{q}} u08065", "QubesValueError"),
     Row(f"{DEVICE}.denied.Remove {{q}} all", "", f"{DEVICE}.denied.Remove {{q}} u08065", "QubesValueError"),
 ]
+
+
+def furnish(root: Path) -> None:
+    """Write a profile that selects nothing."""
+    profile = root / "etc/qubes/backup/weekly.conf"
+    profile.parent.mkdir(parents=True)
+    profile.write_text(
+        f"include: []\ndestination_vm: dom0\ndestination_path: {root}\npassphrase_text: x\n", encoding="utf-8"
+    )
+
 
 ROWS = [
     *(
@@ -55,6 +67,26 @@ ROWS = [
         "ProtocolError",
         before=("admin.vm.Start {q}",),
         refused="QubesNotImplementedError",
+    ),
+    Row(
+        "admin.backup.Info+weekly dom0",
+        r"VM +type +size\n[- ]+\ntotal +0.0 KiB\n\nnot selected:\n(  \S+\n)+",
+        "admin.backup.Info+a/b dom0",
+        "ProtocolError",
+    ),
+    Row(
+        "admin.backup.Execute+weekly dom0",
+        "",
+        "admin.backup.Execute+nosuch dom0",
+        "QubesBackupProfileNotFoundError",
+        refused="QubesException",
+    ),
+    Row(
+        "admin.backup.Cancel+weekly dom0",
+        "",
+        "admin.backup.Cancel+nosuch dom0",
+        "QubesException",
+        refused="QubesException",
     ),
     *DENIED_INTERFACES,
 ]

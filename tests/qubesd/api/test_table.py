@@ -112,9 +112,10 @@ EXPECTED = {
             "Set.revisions_to_keep",
         )
     ),
+    *(f"admin.backup.{call}" for call in ("Info", "Execute", "Cancel")),
 }
 CHANGES_NOTHING = {
-    *("admin.vm.Console", "admin.vm.firewall.Reload"),
+    *("admin.vm.Console", "admin.vm.firewall.Reload", "admin.backup.Cancel"),
     *("admin.vm.volume.CloneFrom", "admin.pool.volume.CloneFrom"),
 }
 BEGINS_AT_ONCE = {"admin.vm.CreateDisposable"}

@@ -1,0 +1,225 @@
+"""An archive of a backup, opened with its passphrase: what it holds, and each file of it.
+
+Each chunk is decrypted whole, and so known to be what was written there, before anything looks at it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import PIPE
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple
+
+from broker.backup.inner import Reader
+from broker.backup.outer import Index, Member, index
+from qubesd.backup import encryption, filters, header
+from qubesd.backup.processes import Processes, pipe, producing
+from qubesd.core.backup_content import CONTENT, PATH, SIZE
+from qubesd.core.backups import EMPTY
+from qubesd.core.folders import FIREWALL, NOTES
+from qubesd.errors import QubesError, StoreError
+from qubesd.model.state import Klass, Qube, System
+from qubesd.store.xml import load
+
+_MOST_QUBES = 64 << 20
+"""Bytes of qubes.xml."""
+_MOST_SMALL = 4 << 20
+_MOST_IMAGE = 1 << 50
+_QUBE_PATH = re.compile(r"vm[0-9]{1,5}/", re.ASCII)
+_IMAGE = ".img"
+
+
+class Saved(NamedTuple):
+    """A qube in the archive.
+
+    Attributes:
+        path: its folder there.
+        images: the paths of its images by the names of the volumes.
+        files: the paths of its small files by their names.
+        size: what it took on the disk when it was saved, in bytes.
+    """
+
+    qube: Qube
+    path: str
+    images: dict[str, str]
+    files: dict[str, str]
+    size: int
+
+
+class Archive:
+    """One archive. Every method blocks.
+
+    Attributes:
+        saved: the qubes in it by name; dom0 with its home is not among them.
+        system: all that was there, also what was not saved.
+        other: the paths of what is in it for none of these.
+    """
+
+    def __init__(self, place: Path, passphrase: str, processes: Processes, spool: Path | None = None) -> None:
+        """Open the archive and find out what it holds.
+
+        Args:
+            spool: the folder in which a chunk is put aside; ``None`` for the system's.
+
+        Raises:
+            QubesError: it is damaged, or none, or the passphrase is another.
+            OSError: it cannot be read.
+        """
+        self.place = place
+        self._passphrase = passphrase
+        self._processes = processes
+        self._spool = spool
+        self._file = open(place, "rb")  # noqa: SIM115
+        try:
+            self._index: Index = index(self._file, place)
+            self.header = self._authentic_header()
+            with self.reading(header.QUBES, _MOST_QUBES) as reader:
+                content = reader.content()
+            self.system: System = _system(content)
+            self.saved, self.other = self._contents()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def size_of(self, path: str) -> int:
+        """The bytes that a file takes in the archive."""
+        return sum(chunk.size for chunk in self._index.files[path])
+
+    def image(self, saved: Saved, volume: str) -> tuple[str, int]:
+        """The path of an image, and the bytes that it may have: the volume may have grown since its size was
+        noted."""
+        size = saved.qube.volumes[volume].size
+        return saved.images[volume], 2 * size if size else _MOST_IMAGE
+
+    def small(self, path: str) -> bytes:
+        """The content of a small file."""
+        with self.reading(path, _MOST_SMALL) as reader:
+            return reader.content()
+
+    @contextmanager
+    def reading(self, path: str, most: int) -> Iterator[Reader]:
+        """The file at the path, of at most so many bytes. What was read counts when the end was reached.
+
+        Raises:
+            QubesError: it is damaged, moved, or not what it should be.
+        """
+        with self.stream(path) as stream:
+            yield Reader(stream, path, most, self.size_of(path))
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[IO[bytes]]:
+        """The inner archive of the file, decompressed."""
+
+        def decrypted(target: int) -> None:
+            for chunk in self._index.files[path]:
+                self._decrypt(chunk, target)
+
+        if self.header.compression is None:
+            with pipe() as (reader, writer), producing(decrypted, writer, reader):
+                yield reader
+            return
+        words = filters.decompress(self.header.compression)
+        with self._processes.running(words, PIPE, PIPE) as process:
+            source, target = process.popen.stdout, process.popen.stdin
+            assert source is not None
+            assert target is not None
+            with producing(decrypted, target, source):
+                yield source
+            process.finish()
+
+    def _authentic_header(self) -> header.Header:
+        """The header, which is parsed when it is known to be what was written."""
+        key = encryption.of_header(self._passphrase)
+        plain = self._bytes(self._index.header)
+        try:
+            with self._copied(self._index.hmac) as sealed, self._aside() as out:
+                encryption.decrypt(self._processes, key, sealed, out)
+                out.seek(0)
+                authentic = out.read(header.LONGEST + 1)
+        except QubesError as error:
+            raise QubesError(f"{self.place}: wrong passphrase, or a damaged header: {error}") from error
+        if authentic != plain:
+            raise QubesError(f"{self.place}: the header was changed")
+        try:
+            return header.parse(authentic)
+        except QubesError as error:
+            raise QubesError(f"{self.place}: {error}") from error
+
+    def _decrypt(self, chunk: Member, target: int) -> None:
+        name = chunk.name.removesuffix(header.ENCRYPTED)
+        key = encryption.of_file(self.header.backup_id, name, self._passphrase)
+        with self._copied(chunk) as sealed, self._aside() as out:
+            try:
+                encryption.decrypt(self._processes, key, sealed, out)
+            except QubesError as error:
+                raise QubesError(
+                    f"{chunk.name!r} is damaged, or another stands in its place: {error}"
+                ) from error
+            out.seek(0)
+            self._processes.copy(out.fileno(), target)
+
+    def _contents(self) -> tuple[dict[str, Saved], list[str]]:
+        """The qubes that qubes.xml says are in it, each with its files, all of which must be there."""
+        paths = [path for path in self._index.files if path != header.QUBES]
+        saved: dict[str, Saved] = {}
+        known: set[str] = set()
+        for qube in self.system.in_order():
+            path = qube.features.get(PATH, "")
+            if not qube.features.get(CONTENT) or qube.klass is Klass.ADMIN:
+                continue
+            if not _QUBE_PATH.fullmatch(path) or path in known:
+                raise QubesError(f"{self.place}: qube {qube.name!r} has no place of its own in it")
+            known.add(path)
+            saved[qube.name] = self._saved(qube, path, [one for one in paths if one.startswith(path)])
+        other = [path for path in paths if path[: path.find("/") + 1] not in known]
+        return saved, other
+
+    def _saved(self, qube: Qube, path: str, paths: list[str]) -> Saved:
+        images: dict[str, str] = {}
+        files: dict[str, str] = {}
+        for one in paths:
+            name = one.removeprefix(path)
+            if name.endswith(_IMAGE) and name.removesuffix(_IMAGE) in qube.volumes:
+                images[name.removesuffix(_IMAGE)] = one
+            elif name in (FIREWALL, NOTES, EMPTY):
+                files[name] = one
+        kept = {volume.name for volume in qube.volumes.values() if volume.save_on_stop}
+        if kept != images.keys() or not paths:
+            raise QubesError(f"{self.place}: something of qube {qube.name!r} is missing; it was cut short")
+        size = qube.features.get(SIZE, "")
+        return Saved(qube, path, images, files, int(size) if size.isdigit() and len(size) < 20 else 0)
+
+    def _bytes(self, member: Member) -> bytes:
+        self._file.seek(member.offset)
+        return self._file.read(member.size)
+
+    @contextmanager
+    def _copied(self, member: Member) -> Iterator[IO[bytes]]:
+        """The member as a file by itself."""
+        with self._aside() as copy:
+            self._file.seek(member.offset)
+            left = member.size
+            while left:
+                self._processes.check()
+                piece = self._file.read(min(1 << 18, left))
+                if not piece:
+                    raise QubesError(f"{self.place}: it became shorter while it was read")
+                copy.write(piece)
+                left -= len(piece)
+            yield copy
+
+    def _aside(self) -> IO[bytes]:
+        return TemporaryFile(dir=self._spool, buffering=0)
+
+
+def _system(content: bytes) -> System:
+    try:
+        return load(content, header.QUBES)
+    except StoreError as error:
+        raise QubesError(f"{error}") from error

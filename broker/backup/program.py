@@ -1,0 +1,221 @@
+"""``qube-backup``: verify, list and restore archives of backups."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from broker.backup.archive import Archive, Saved
+from broker.backup.plan import plan
+from broker.backup.progress import Progress
+from broker.backup.restore import Restore
+from broker.backup.system import LiveSystem
+from broker.backup.verify import verify, verify_others
+from qubesd.backup.processes import Processes
+from qubesd.backup.profile import check_passphrase
+from qubesd.config import ConfigError, load
+from qubesd.errors import QubesError
+
+_MOST_PASSPHRASE = 4096
+"""Bytes of a file that are looked at."""
+
+_DESCRIPTION = """\
+Verify, list and restore archives of backups.
+
+An archive is of format 4, as qubesd makes it by a profile and as the stock tools
+of Qubes OS 4 do. It is a file of this machine; it is decrypted by scrypt(1).
+Nothing of it is unpacked before it was found authentic, and nothing is restored
+before all of what is asked for was read to its end. The passphrase is asked for
+on the terminal.
+
+A restore makes qubes by calls to the qubesd that runs. A name that is taken gets
+a number behind it, and what there is already is never changed. dom0's home is
+verified and not restored; qube-backup list names it.
+"""
+_EPILOG = """\
+exit status:
+  0    done
+  1    the archive is damaged, none, hostile, or its passphrase is another;
+       or something was not restored, which standard error tells
+  2    the command line is wrong
+  130  interrupted; a restore leaves the qubes that it had finished, and one that
+       it had not, which cannot start and can be removed
+
+environment:
+  TMPDIR
+      where a piece of 100 MiB is put aside, without a name
+
+files:
+  /etc/qubes/backup/NAME.conf
+      the profiles by which qubesd makes backups
+  /var/run/qubesd.sock, /var/run/qubesd.internal.sock
+      where a restore calls
+
+examples:
+  qube-backup verify /mnt/usb/qubes-2026-01-31T120000
+  qube-backup list --json --passphrase-file /root/phrase /mnt/usb/weekly
+  qube-backup restore /mnt/usb/weekly
+  qube-backup restore /mnt/usb/weekly work debian-13
+
+see also:
+  qubesd(8), qubesd.toml(5)
+"""
+_VERIFY = """\
+Read all of the archive, and say whether it is whole and what was written.
+"""
+_LIST = """\
+Show which qubes are in the archive, and what it would restore of them. Its
+header and list of qubes are verified, the rest is not read.
+"""
+_RESTORE = """\
+Restore qubes, all of them where none is named. What is to be restored is
+verified first, so that a damaged archive changes nothing.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Exits as the program's help says."""
+    options = parser().parse_args(arguments)
+    processes = Processes()
+    try:
+        sys.exit(options.run(options, processes))
+    except (QubesError, ConfigError) as error:
+        print(f"qube-backup: {error}", file=sys.stderr)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"qube-backup: {where}{error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nqube-backup: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``qube-backup``."""
+    made = argparse.ArgumentParser(
+        prog="qube-backup",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    _command(commands, "verify", "read all of an archive", _VERIFY, _verify)
+    _command(commands, "list", "show what is in an archive", _LIST, _list)
+    restore = _command(commands, "restore", "restore qubes of an archive", _RESTORE, _restore)
+    restore.add_argument("qubes", nargs="*", metavar="QUBE", help="the qubes to restore (default: all)")
+    restore.add_argument(
+        "--source", default="dom0", metavar="QUBE", help="call in the name of this qube, judged as it is"
+    )
+    restore.add_argument(
+        "--root", type=Path, metavar="DIR", help="the system that a qubesd keeps below this directory"
+    )
+    restore.add_argument("--config", type=Path, metavar="FILE", help="the configuration of qubesd")
+    return made
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help_: str,
+    description: str,
+    run: Callable[[argparse.Namespace, Processes], int],
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name, help=help_, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("archive", type=Path, metavar="FILE", help="the archive")
+    command.add_argument(
+        "--passphrase-file",
+        type=Path,
+        metavar="FILE",
+        help="read the passphrase from the first line of this file (default: ask for it)",
+    )
+    command.add_argument("--json", action="store_true", help="answer with one JSON object")
+    command.set_defaults(run=run)
+    return command
+
+
+def _verify(options: argparse.Namespace, processes: Processes) -> int:
+    with _opened(options, processes) as archive:
+        with _progress("verifying", archive.saved.values()) as progress:
+            verify(archive, archive.saved.values(), progress.count)
+            verify_others(archive, progress.count)
+        answer = {"verified": True, "qubes": sorted(archive.saved), "other": archive.other}
+        _say(options, answer, [f"{options.archive}: whole and authentic, {len(archive.saved)} qubes"])
+    return 0
+
+
+def _list(options: argparse.Namespace, processes: Processes) -> int:
+    with _opened(options, processes) as archive:
+        rows = [_row(one) for one in archive.saved.values()]
+        lines = ["qube                             class         size (bytes)  images"]
+        for row in rows:
+            images = " ".join(row["images"]) or "-"
+            lines.append(f"{row['name']:<32} {row['class']:<12} {row['size']:>13}  {images}")
+        lines += [f"besides: {path}" for path in archive.other]
+        answer = {"backup-id": archive.header.backup_id, "qubes": rows, "other": archive.other}
+        _say(options, answer, lines)
+    return 0
+
+
+def _row(one: Saved) -> dict[str, Any]:
+    qube = one.qube
+    return {"name": qube.name, "class": str(qube.klass), "size": one.size, "images": sorted(one.images)}
+
+
+def _restore(options: argparse.Namespace, processes: Processes) -> int:
+    config = load(options.root, options.config)
+    run = config.run_dir
+    system = LiveSystem(run / "qubesd.sock", run / "qubesd.internal.sock", options.source)
+    with _opened(options, processes) as archive:
+        chosen = plan(archive.saved, options.qubes, system.qubes())
+        saved = [step.saved for step in chosen.steps]
+        with _progress("verifying", saved) as progress:
+            verify(archive, saved, progress.count)
+        warnings: list[str] = []
+        with _progress("restoring", saved) as progress:
+            done = Restore(archive, system, chosen, warnings.append, progress.count).run()
+    old = {new: name for name, new in chosen.names.items()}
+    lines = [f"{name}: restored" + ("" if old[name] == name else f" (was {old[name]})") for name in done]
+    _say(options, {"restored": {old[name]: name for name in done}, "warnings": warnings}, lines)
+    for warning in warnings:
+        print(f"qube-backup: {warning}", file=sys.stderr)
+    return 1 if warnings else 0
+
+
+@contextmanager
+def _opened(options: argparse.Namespace, processes: Processes) -> Iterator[Archive]:
+    passphrase = _passphrase(options.passphrase_file)
+    with closing(Archive(options.archive, passphrase, processes)) as archive:
+        yield archive
+
+
+def _passphrase(file: Path | None) -> str:
+    if file is None:
+        return check_passphrase(getpass.getpass("Passphrase of the backup: "), "the terminal")
+    with file.open("rb") as opened:
+        line = opened.read(_MOST_PASSPHRASE).split(b"\n")[0]
+    return check_passphrase(line.decode("utf-8", "surrogateescape"), str(file))
+
+
+@contextmanager
+def _progress(what: str, saved: Iterable[Saved]) -> Iterator[Progress]:
+    progress = Progress(what, sum(one.size for one in saved))
+    try:
+        yield progress
+    finally:
+        progress.end()
+
+
+def _say(options: argparse.Namespace, answer: Mapping[str, Any], lines: Iterable[str]) -> None:
+    print(json.dumps(answer) if options.json else "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

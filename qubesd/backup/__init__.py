@@ -1,0 +1,1 @@
+"""Backups, archive format 4: profiles, and what an archive is made of (``spec/backup.md``)."""

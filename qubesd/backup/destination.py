@@ -1,0 +1,122 @@
+"""Where an archive goes: a file of dom0, which is there whole or not at all, or a service in a qube.
+
+A file is written beside its place under a name of its own, synced, and takes its place. What a daemon that
+was killed left is known from a note that was made before.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+
+from qubesd.backup.processes import Processes, write_all
+from qubesd.disk import sync, why
+from qubesd.errors import QubesError
+
+_UNFINISHED = ".unfinished"
+
+
+@contextmanager
+def to_file(path: str, notes: Path) -> Iterator[int]:
+    """A descriptor; what was written to it inside is the archive at ``path`` after this, durably, and gone
+    where an error leaves it.
+
+    Args:
+        path: a file in a folder that is there, or a folder, which gets a file named for the time.
+        notes: the folder of the notes about unfinished files.
+
+    Raises:
+        QubesError: it cannot be written.
+    """
+    place = _place(path)
+    unfinished = place.with_name(f".{place.name}{_UNFINISHED}")
+    note = notes / uuid.uuid4().hex
+    try:
+        notes.mkdir(mode=0o700, parents=True, exist_ok=True)
+        note.write_bytes(os.fsencode(unfinished))
+        sync(note)
+        sync(notes)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = os.open(unfinished, flags, 0o600)
+    except FileExistsError as error:
+        note.unlink(missing_ok=True)
+        raise QubesError(f"{place}: another backup is being written there; wait for it") from error
+    except OSError as error:
+        note.unlink(missing_ok=True)
+        raise QubesError(f"{place}: cannot be written: {why(error)}") from error
+    try:
+        with open(target, "wb", buffering=0) as file:
+            yield file.fileno()
+            os.fsync(file.fileno())
+        _take_place(unfinished, place)
+    except OSError as error:
+        raise QubesError(f"{place}: cannot be written, nothing of it is left: {why(error)}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
+
+
+def remove_unfinished(notes: Path) -> list[Path]:
+    """Remove what a daemon that was killed left; which files those were.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    removed = []
+    for note in notes.iterdir() if notes.is_dir() else ():
+        unfinished = Path(os.fsdecode(note.read_bytes()))
+        if unfinished.name.endswith(_UNFINISHED) and unfinished.is_file():
+            unfinished.unlink()
+            removed.append(unfinished)
+        note.unlink()
+    return removed
+
+
+@contextmanager
+def to_service(words: Sequence[str], path: str, processes: Processes) -> Iterator[int]:
+    """A descriptor to the standard input of the program that calls the service, after its first line.
+
+    Raises:
+        QubesError: the service fails; its own words are the reason.
+    """
+    line = path.replace("\r", "").replace("\n", "")
+    with processes.running(words, stdin=PIPE, stdout=DEVNULL) as process:
+        pipe = process.popen.stdin
+        assert pipe is not None
+        try:
+            write_all(pipe.fileno(), f"{line}\n".encode("utf-8", "surrogateescape"))
+            yield pipe.fileno()
+            pipe.close()
+        except BrokenPipeError:
+            processes.check()
+            process.finish()
+            raise QubesError("the service in the qube took only a part of the backup") from None
+        process.finish()
+
+
+def _place(path: str) -> Path:
+    place = Path(path)
+    if not place.is_absolute():
+        raise QubesError(f"'destination_path' {path[:200]!r} must be an absolute path")
+    if place.is_dir():
+        named = place / time.strftime("qubes-%Y-%m-%dT%H%M%S")
+        if named.exists():
+            raise QubesError(f"{named}: there is a backup of this very second; try again")
+        return named
+    if not place.parent.is_dir():
+        raise QubesError(f"{place.parent}: no such folder; make it, or mount what it is on")
+    return place
+
+
+def _take_place(unfinished: Path, place: Path) -> None:
+    os.replace(unfinished, place)
+    try:
+        sync(place.parent)
+    except OSError:
+        place.unlink(missing_ok=True)
+        raise

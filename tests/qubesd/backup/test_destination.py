@@ -1,0 +1,101 @@
+"""An archive's file: there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qubesd.backup.destination import remove_unfinished, to_file
+from qubesd.errors import QubesError
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    place, notes = tmp_path / "a", tmp_path / "notes"
+    place.write_bytes(b"old")
+    with to_file(str(place), notes) as target:
+        os.write(target, b"new")
+        assert place.read_bytes() == b"old"
+    assert place.read_bytes() == b"new"
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert sorted(os.listdir(tmp_path)) == ["a", "notes"]
+    assert os.listdir(notes) == []
+
+
+def write_and_fail(place: Path, notes: Path) -> None:
+    with to_file(str(place), notes) as target:
+        os.write(target, b"new")
+        raise QubesError("no more")
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    place, notes = tmp_path / "a", tmp_path / "notes"
+    place.write_bytes(b"old")
+    with pytest.raises(QubesError, match="no more"):
+        write_and_fail(place, notes)
+    assert place.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["a", "notes"]
+    assert os.listdir(notes) == []
+
+
+def test_a_folder_gets_a_file_named_for_the_time(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with to_file(str(folder), tmp_path / "notes"):
+        pass
+    (name,) = os.listdir(folder)
+    assert re.fullmatch(r"qubes-\d{4}-\d\d-\d\dT\d{6}", name)
+
+
+def test_two_at_one_place(tmp_path: Path) -> None:
+    place, notes = tmp_path / "a", tmp_path / "notes"
+    with to_file(str(place), notes):
+        with pytest.raises(QubesError, match="another backup is being written"), to_file(str(place), notes):
+            pass
+        assert len(os.listdir(notes)) == 1
+    assert os.listdir(notes) == []
+
+
+def test_only_what_is_noted_and_unfinished_goes(tmp_path: Path) -> None:
+    notes, unfinished, other = tmp_path / "notes", tmp_path / ".a.unfinished", tmp_path / "precious"
+    notes.mkdir()
+    unfinished.touch()
+    other.touch()
+    for number, place in enumerate((unfinished, other, tmp_path / ".gone.unfinished")):
+        (notes / str(number)).write_bytes(os.fsencode(place))
+    assert remove_unfinished(notes) == [unfinished]
+    assert sorted(os.listdir(tmp_path)) == ["notes", "precious"]
+    assert os.listdir(notes) == []
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(place)]
+    done = subprocess.run(words, check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"no full disk was tested: {done.stderr!r}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def write_much(place: Path, notes: Path) -> None:
+    with to_file(str(place), notes) as target:
+        for _ in range(100):
+            os.write(target, bytes(1 << 14))
+
+
+def test_a_full_disk(tmp_path: Path, small: Path) -> None:
+    place = small / "a"
+    with pytest.raises(QubesError, match="free some space"):
+        write_much(place, tmp_path / "notes")
+    assert os.listdir(small) == []
+    assert os.listdir(tmp_path / "notes") == []

@@ -1,0 +1,35 @@
+"""dom0's home in an archive, as plain ``tar`` finds it there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qubesd.backup.home import home_in_group, used, write_home
+from qubesd.backup.processes import Processes
+
+
+def test_a_home_comes_back_with_its_links(tmp_path: Path) -> None:
+    home, back, stream = tmp_path / "ann", tmp_path / "back", tmp_path / "stream"
+    (home / ".config").mkdir(parents=True)
+    back.mkdir()
+    (home / ".config/x").write_text("content")
+    (home / "s").symlink_to("/etc/passwd")
+    os.link(home / ".config/x", home / "h")
+    with stream.open("wb") as out:
+        write_home(home, out.fileno(), Processes())
+    subprocess.run(["tar", "-x", "-f", stream, "-C", back], check=True)
+    there = back / "dom0-home/ann"
+    assert (there / ".config/x").read_text() == "content"
+    assert os.readlink(there / "s") == "/etc/passwd"
+    assert (there / "h").samefile(there / ".config/x")
+    assert os.listdir(back) == ["dom0-home"]
+    assert 0 < used(home) < 1 << 20
+
+
+@pytest.mark.parametrize("group", ["", "no-such-group", "root"])
+def test_nobody_has_a_home_to_save(group: str) -> None:
+    assert home_in_group(group) is None
