@@ -9,7 +9,7 @@ else undoes anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from qubesd.bus import Bus
 from qubesd.config import Config
@@ -22,8 +22,8 @@ from qubesd.model.view import Host, Running, View
 from qubesd.store.commit import GroupCommit
 from qubesd.virt.hypervisor import Hypervisor
 
-if TYPE_CHECKING:
-    from qubesd.core.draft import Draft
+Steps = Any
+"""A ``Draft``, which knows its keeper, and which therefore is not named here."""
 
 ALWAYS_ON = Running(state="Running")
 """dom0, and a RemoteVM, of whose real state nothing is known here."""
@@ -35,7 +35,7 @@ def unjudged(view: View, event: Event) -> None:
     """Refuse nothing."""
 
 
-def unanswered(draft: Draft, event: Event) -> None:
+def unanswered(draft: Steps, event: Event) -> None:
     """Add nothing."""
 
 
@@ -52,7 +52,7 @@ class Keeper:
         self.budgets = Budgets(self.bus, self)
         self.judge: Callable[[View, Event], None] = unjudged
         """Raises a ``QubesError`` to refuse what the event tells; the view is of the system with it."""
-        self.react: Callable[[Draft, Event], None] = unanswered
+        self.react: Callable[[Steps, Event], None] = unanswered
         """Adds its own steps to a draft that tells of the event; raises nothing."""
         self.commit = commit
         self._running: dict[str, Running] = {}
