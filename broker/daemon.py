@@ -246,8 +246,6 @@ async def _serve_core(
         trust_consent=config.trust_qrexec_consent,
     )
     house = House(core, dispatcher)
-    tally = Tally({**METHODS, **INTERNAL})
-    audit.count = tally.count
     beforehand = Beforehand(core, METHODS, PROGRAMS, preparation, asking)
     answering = Answering(policies, facts.world, prompter, audit.refused, beforehand)
     policy_sockets = PolicySockets(answering)
@@ -275,6 +273,8 @@ async def _serve_core(
     places = config.policy_socket, services / "policy.EvalSimple", services / "policy.EvalGUI"
     other_in_front = config.trust_qrexec_consent
     status = PolicyStatus("qubesd", reloader, () if other_in_front else places).method()
+    tally = Tally({**served, **INTERNAL, status.name: status})
+    audit.count = tally.count
     config.user_socket.parent.mkdir(parents=True, exist_ok=True)
     dom0_only = Access(0o660, group=group)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ def daemons(config: Config) -> Iterator[Finding]:
         for place in (config.run_dir / "qubesd.misc.sock", config.user_socket):
             yield _served(place)
     yield from _in_front(config, own)
+    for name in ("qubesd.sock", "qubesd.internal.sock", "qubesd.misc.sock", "qubes/policy.sock"):
+        yield from _too_open(config.run_dir / name)
     yield from _agent(config)
 
 
@@ -57,6 +60,20 @@ def _served(place: Path) -> Finding:
     if answers(place):
         return ok("socket", f"{place}: answers")
     return error("socket", f"{place}: nobody answers", "systemctl restart qubesd.service")
+
+
+def _too_open(place: Path) -> Iterator[Finding]:
+    """A socket of dom0's that is there and lets in others than root and its group."""
+    try:
+        mode = place.stat().st_mode
+    except OSError:
+        return
+    if mode & stat.S_IRWXO:
+        yield error(
+            "socket",
+            f"{place}: everybody may call as dom0",
+            f"chmod o= {place}, and find out who has changed it",
+        )
 
 
 def _in_force(place: Path) -> Iterator[Finding]:

@@ -60,6 +60,11 @@ def other_daemon(config: Config) -> None:
     publish(config.policy_socket)
 
 
+def open_to_all(config: Config) -> None:
+    other_daemon(config)
+    config.policy_socket.chmod(0o666)
+
+
 def in_the_way(config: Config) -> None:
     config.log_dir.rmdir()
     config.log_dir.write_text("")
@@ -175,6 +180,7 @@ def closing_all() -> Iterator[None]:
         pytest.param(
             other_daemon, "error", "in front", "not told of", "trust_qrexec_consent = true", id="other"
         ),
+        pytest.param(open_to_all, "error", "socket", "everybody may call", "chmod o=", id="open-to-all"),
         pytest.param(
             configured("trust_qrexec_consent = true\n"),
             "error",
