@@ -69,11 +69,15 @@ class Process:
 
     def finish(self, good: Sequence[int] = (0,)) -> None:
         """Wait until it has ended by itself; ``QubesError`` with its own words where not well."""
-        # Nobody is to have its number until ``kill`` is called no more.
-        ended = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
+        ended = self.ended()
         if ended.si_code != os.CLD_EXITED or ended.si_status not in good:
             raise QubesError(f"{self.name} failed: {self.complaint() or f'status {ended.si_status}'}")
+
+    def ended(self) -> os.waitid_result:
+        """Wait for its end, and leave it its number, which ``kill`` may still use."""
+        ended = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        return ended
 
     def kill(self) -> None:
         """End it with all that it started; until it was reaped."""
@@ -133,6 +137,8 @@ class Processes:
         finally:
             with self._lock:
                 process.kill()
+            process.ended()  # which a disk that hangs can delay; nobody is to wait for the lock so long
+            with self._lock:
                 process.popen.wait()
                 self._running.remove(process)
             process.close()

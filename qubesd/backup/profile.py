@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ _MOST = 64 * 1024
 """Bytes of a profile."""
 LONGEST_PASSPHRASE = 1024
 """Bytes. The scrypt program reads 2047 at most, with what goes ahead of the user's own."""
+_NAME = re.compile(r"[A-Za-z0-9_.@:+-]{1,128}", re.ASCII)
 _KEYS = frozenset(
     {"include", "exclude", "destination_vm", "destination_path", "compression"}
     | {"passphrase_text", "passphrase_vm"}
@@ -52,6 +54,8 @@ def load(folder: Path, name: str) -> Profile:
         NoSuchBackupProfile: there is no such file.
         QubesError: it cannot be read, or something in it cannot be used; the text says what.
     """
+    if _NAME.fullmatch(name) is None:
+        raise NoSuchBackupProfile(f"no backup profile {name[:64]!r}: names are letters, digits and '_.@:+-'")
     place = folder / f"{name}.conf"
     try:
         with open(place, "rb", opener=_open) as file:

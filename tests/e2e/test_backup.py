@@ -5,35 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from broker.backup.program import main
 from broker.client import CallError, call, connect, send_all
 from broker.wire import encode_call
 from qubesd.api.method import Call
 from qubesd.backup.inner import find_extents
-from qubesd.model.state import Klass, Qube
-from tests.broker.backup.forge import (
-    PASSPHRASE,
-    SIZE,
-    Member,
-    good,
-    image,
-    inner,
-    of_file,
-    of_header,
-    of_store,
-    store,
-    written,
-)
-from tests.broker.rig import PATIENCE, ROOT, Daemon, lay_out, serving, start, wait_until_served
+from tests.broker.backup.forge import PASSPHRASE
+from tests.broker.rig import PATIENCE, Daemon, lay_out, serving, start, wait_until_served
+from tests.e2e.backup_rig import ask, phrase_in, restored
 from tests.qubesd.backup.by_hand import needs_scrypt
 
 pytestmark = needs_scrypt
@@ -42,32 +26,14 @@ MIB = 1 << 20
 POLICY = """\
 admin.backup.Info * caller dom0 allow target=dom0
 admin.vm.List * caller dom0 allow target=dom0
-admin.label.List * caller dom0 allow target=dom0
 admin.vm.List * caller caller allow target=dom0
 admin.vm.List * caller kept allow target=dom0
 """
 
 
-def ask(daemon: Daemon, service: str, target: str = "dom0", argument: str = "", payload: str = "") -> str:
-    return call(daemon.socket, service, target, argument, payload.encode(), timeout=PATIENCE).decode()
-
-
-def program(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "broker.backup.program", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-
-
 @pytest.fixture(scope="module")
 def phrase(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("phrase") / "phrase"
-    file.write_text(f"{PASSPHRASE}\nnot this\n")
-    return file
+    return phrase_in(tmp_path_factory.mktemp("phrase"))
 
 
 def profile(root: Path, **settings: str) -> None:
@@ -201,155 +167,6 @@ def test_a_caller_is_told_of_the_qubes_that_it_may_list(daemon: Daemon) -> None:
         ["caller"],
     ]
     assert "2.0 MiB" in ask(daemon, "admin.backup.Info", argument="p")
-
-
-def restored(daemon: Daemon, phrase: Path, archive: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return program("restore", "--root", daemon.root, "--passphrase-file", phrase, archive, *words)
-
-
-def test_a_name_that_is_taken_gets_a_number(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
-    rules = b'<firewall version="2"><rules><rule><properties><property name="action">drop</property>'
-    path = "vm2/firewall.xml"
-    firewall = of_file(path, inner(path, rules + b"</properties></rule></rules></firewall>"))
-    archive = written(tmp_path / "a", [*good(), firewall])
-    for said in ("work: restored\n", "work-1: restored (was work)\n"):
-        done = restored(daemon, phrase, archive, "work")
-        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
-    for name in ("work", "work-1"):
-        assert (daemon.root / f"var/lib/qubes/appvms/{name}/private.img").read_bytes() == b"x" * SIZE
-        assert ask(daemon, "admin.vm.notes.Get", name) == "n"
-        assert ask(daemon, "admin.vm.firewall.Get", name) == "action=drop\n"
-        ask(daemon, "admin.vm.Remove", name)
-
-
-BROKEN = "vm3/private.img"
-
-
-@pytest.mark.parametrize(
-    ("members", "words", "said"),
-    [
-        pytest.param(good()[:-1], [], "is missing", id="cut-short"),
-        pytest.param(
-            [*good()[:-1], of_file(BROKEN, inner("../x", b"x"))], [], "holds another file", id="path-trick"
-        ),
-        pytest.param(
-            [*good()[:-1], Member(f"{BROKEN}.000.enc", image(2).content)], [], "damaged", id="moved"
-        ),
-        pytest.param(good(), ["nosuch"], "no qube 'nosuch'", id="not-in-it"),
-        pytest.param([*of_header(version="3"), *good()[2:]], [], "stock tools", id="older"),
-    ],
-)
-def test_what_is_refused_changes_nothing(
-    daemon: Daemon, phrase: Path, tmp_path: Path, members: list[Member], words: list[str], said: str
-) -> None:
-    state = (daemon.root / "var/lib/qubes/qubes.xml").read_bytes()
-    done = restored(daemon, phrase, written(tmp_path / "a", members), *words)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert said in done.stderr
-    assert (daemon.root / "var/lib/qubes/qubes.xml").read_bytes() == state
-    assert not (daemon.root / "var/lib/qubes/appvms/mail").exists()
-
-
-def test_the_policy_judges_who_restores(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
-    done = restored(daemon, phrase, written(tmp_path / "a", good()), "--source", "caller")
-    assert done.returncode == 1
-    assert "work: cannot be made: admin.vm.Create.StandaloneVM: " in done.stderr
-    assert "work" not in ask(daemon, "admin.vm.List")
-
-
-def test_what_is_not_here_is_told_and_the_rest_restored(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
-    """A label, a tag of another system, a network that is gone: the qube is red and has no network."""
-    text = store().replace(b"cc0000", b"cc0001").replace(b">red<", b">ruby<")
-    marked = text.replace(
-        b'<property name="label">ruby</property>',
-        b'<property name="label">ruby</property><property name="netvm">gone</property>',
-    ).replace(b"<tags/>", b'<tags><tag name="created-by-alice"/><tag name="mine"/></tags>')
-    gone = marked.replace(b'name="name">mail<', b'name="name">gone<')
-    members = good()
-    members[2] = of_store(gone)
-    done = restored(daemon, phrase, written(tmp_path / "a", members), "work")
-    assert (done.returncode, done.stdout) == (1, "work: restored\n")
-    assert "work: there is no label 'ruby'; it is red now" in done.stderr
-    assert "work: property 'netvm': admin.vm.property.Set: no qube 'gone'" in done.stderr
-    assert ask(daemon, "admin.vm.property.Get", "work", "netvm") == "default=False type=vm "
-    assert ask(daemon, "admin.vm.tag.List", "work").split() == [
-        *("audiovm-dom0", "created-by-dom0", "guivm-dom0", "mine")
-    ]
-    ask(daemon, "admin.vm.Remove", "work")
-
-
-def test_names_follow_the_qubes_that_have_them(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
-    """A router whose name is taken here, a client of it, and a qube of another host."""
-    marks = {"backup-content": "1", "backup-path": "vm4/", "backup-size": "0"}
-    uuid = "00000000-0000-4000-8000-00000000000"
-    far = Qube("far", 4, f"{uuid}4", Klass.REMOTE, {"label": "red"}, {**marks, "x": "y"})
-    more = store({"mail": {}, "work": {}}, far).decode()
-    for name, prop, value in (("mail", "provides_network", "True"), ("work", "netvm", "mail")):
-        label, more_ = '<property name="label">', f'<property name="{prop}">{value}</property>'
-        head, tail = more.split(f'<property name="name">{name}<', 1)
-        at = head.rindex(label)
-        more = f'{head[:at]}{more_}{head[at:]}<property name="name">{name}<{tail}'
-    members = [*good(), of_file("vm4/empty", inner("vm4/empty"))]
-    members[2] = of_store(more.encode())
-    daemon.create("mail")
-    done = restored(daemon, phrase, written(tmp_path / "a", members))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(done.stdout.splitlines()) == [
-        "far: restored",
-        "mail-1: restored (was mail)",
-        "work: restored",
-    ]
-    assert ask(daemon, "admin.vm.property.Get", "work", "netvm") == "default=False type=vm mail-1"
-    assert ask(daemon, "admin.vm.feature.List", "far") == "x\n"
-    for name in ("work", "far", "mail", "mail-1"):
-        assert "backup-restore-in-progress" not in ask(daemon, "admin.vm.tag.List", name)
-        ask(daemon, "admin.vm.Remove", name)
-
-
-def test_list_and_verify(
-    phrase: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = written(tmp_path / "a", [*good(), of_file("dom0-home/ann", inner("dom0-home/ann/x"))])
-    for words, status, want in (
-        (["list"], 0, "work"),
-        (["list", "--json"], 0, '"name": "work", "class": "StandaloneVM", "size": 1048576'),
-        (["verify"], 0, "whole and authentic, 2 qubes"),
-        (["verify", "--json"], 0, '"other": ["dom0-home/ann"]'),
-    ):
-        with pytest.raises(SystemExit) as ended:
-            main([*words, "--passphrase-file", str(phrase), str(archive)])
-        assert ended.value.code == status
-        assert want in capsys.readouterr().out
-
-
-def test_a_passphrase_is_asked_for_on_the_terminal(tmp_path: Path) -> None:
-    """And not shown there."""
-    archive = written(tmp_path / "a", good())
-    master, slave = os.openpty()
-    shown: list[bytes] = []
-
-    def look() -> None:
-        try:
-            while piece := os.read(master, 4096):
-                shown.append(piece)
-                if b"Passphrase" in piece:
-                    os.write(master, f"{PASSPHRASE}\n".encode())
-        except OSError:
-            return
-
-    terminal = threading.Thread(target=look)
-    terminal.start()
-    words = [sys.executable, "-m", "broker.backup.program", "verify", str(archive)]
-    done = subprocess.run(
-        words, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, start_new_session=True, check=False
-    )
-    os.close(slave)
-    terminal.join(PATIENCE)
-    os.close(master)
-    said = b"".join(shown)
-    assert done.returncode == 0, said
-    assert b"whole and authentic" in said
-    assert PASSPHRASE.encode() not in said
 
 
 def test_cancel_is_for_what_runs(daemon: Daemon) -> None:

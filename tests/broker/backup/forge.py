@@ -1,20 +1,29 @@
-"""Archives as somebody makes them who means no good: of any members, with the passphrase or without."""
+"""Archives as somebody makes them who means no good: of any members, with the passphrase or without; and how
+one is read to its end."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import os
+import struct
 import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
+from broker.backup.archive import Archive
+from broker.backup.verify import verify, verify_others
+from qubesd.backup.processes import Processes
 from qubesd.model.state import Klass, Label, PoolConfig, Qube, System, VolumeConfig
 from qubesd.store.xml import dump
+from tests.qubesd.backup.rig import children
 
 PASSPHRASE = "correct horse"
 ID = "20260131T120000-7"
@@ -149,3 +158,25 @@ def tar_of(*members: bytes) -> bytes:
     for member in members:
         made.write(member)
     return made.getvalue()
+
+
+def costly(log_n: int, r: int, p: int) -> bytes:
+    """The beginning of an encrypted file, right but for what it asks for."""
+    head = struct.pack(">6sBBII32s", b"scrypt", 0, log_n, r, p, bytes(32))
+    return head + hashlib.sha256(head).digest()[:16] + bytes(200)
+
+
+def read(place: Path, passphrase: str = PASSPHRASE) -> list[str]:
+    """The qubes of an archive that was read to its end, with nothing left behind."""
+    spool = place.parent / "spool"
+    spool.mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        with closing(Archive(place, passphrase, Processes(), spool)) as archive:
+            verify(archive, archive.saved.values(), lambda _: None)
+            verify_others(archive, lambda _: None)
+            return list(archive.saved)
+    finally:
+        assert os.listdir(spool) == []
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert children() == []

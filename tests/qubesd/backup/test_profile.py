@@ -124,5 +124,6 @@ def test_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(QubesError, match=words):
             load(tmp_path, name)
-    with pytest.raises(NoSuchBackupProfile):
-        load(tmp_path, "nosuch")
+    for name in ("nosuch", "../good", "a\nb", "a b", "x" * 129, "%s'"):
+        with pytest.raises(NoSuchBackupProfile):
+            load(tmp_path, name)
