@@ -28,7 +28,7 @@ IDLE = 28
 _PAUSE = 0.1
 _CHANGES = 0.03
 """Seconds between two changes that listeners hear of."""
-_REST = 5.0
+_REST = 2.0
 
 MAX_RATIO = 5.0
 """Of a steady caller's p99 under load, to its own in quiet."""
