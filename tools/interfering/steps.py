@@ -52,9 +52,9 @@ _METHODS = tuple(METHODS.values())
 _CHANGES = tuple(
     method
     for method in _METHODS
-    if method.access is not Access.READ and not method.name.startswith("admin.property.")
+    if method.access is not Access.READ and not method.name.startswith(("admin.property.", "admin.backup."))
 )
-"""What others do: not what would change the defaults of all."""
+"""What others do: not what would change the defaults of all, nor backups, of which there are no profiles."""
 _BUSY = (".Start", ".Kill", ".Create.AppVM", ".Remove", ".tag.Set")
 _MEMBERS = (
     "admin.vm.property.Set",
