@@ -9,7 +9,7 @@ from policy_engine.catalogue import GUARDED, Names
 from policy_engine.decide import decide
 from policy_engine.decision import Denied, Request
 from policy_engine.delegation import DelegationRule
-from policy_engine.model import ANY
+from policy_engine.model import ANY, Ask, Rule
 from policy_engine.policy import Policy
 from policy_engine.targets import caller_name, source_keys
 from policy_engine.world import World, selector_key
@@ -49,7 +49,9 @@ def _calls(policy: Policy, world: World, source: str, qube: str) -> Iterator[tup
     name = caller_name(source, world)
     sources = source_keys(source) if caller is None else caller.keys
     targets = frozenset[str]() if there is None else there.keys
-    for rule in policy.granting(sources, name):
+    granting = tuple(policy.granting(sources, name))
+    asking: list[Rule] = []
+    for rule in granting:
         if isinstance(rule, DelegationRule):
             if all(reach.target.bound(name).matches(targets) for reach in rule.reaches()):
                 yield from _of_rule(rule, name, world, policy)
@@ -57,6 +59,21 @@ def _calls(policy: Policy, world: World, source: str, qube: str) -> Iterator[tup
             argument = rule.argument.replace(ANY, f"+{_UNNAMED}")
             for service in _UNNAMED_SERVICES if rule.service == ANY else (rule.service,):
                 yield service, argument
+            if isinstance(rule.action, Ask) and ANY in (rule.service, rule.argument):
+                asking.append(rule)
+    for rule in asking:
+        # What it leaves to choose from depends on what other rules offer for the same call.
+        for other in granting:
+            if not isinstance(other, DelegationRule):
+                yield from _offered_along(rule, other)
+
+
+def _offered_along(rule: Rule, other: Rule) -> Iterator[tuple[str, str]]:
+    """A call that both rules cover, if there is one that the other names."""
+    services = {rule.service, other.service} - {ANY}
+    arguments = {rule.argument, other.argument} - {ANY}
+    if len(services) == 1 and len(arguments) <= 1:
+        yield services.pop(), arguments.pop() if arguments else f"+{_UNNAMED}"
 
 
 def _of_rule(rule: DelegationRule, name: str, world: World, policy: Policy) -> Iterator[tuple[str, str]]:

@@ -221,7 +221,8 @@ def test_cut_short_anywhere_it_can_be_made_again_and_undone(
     small = small_wheel(tmp_path)
     words = {"install": ("install", "--instead", "--wheel", str(small)), "remove": ("remove",)}[command]
     stock = snapshot(stock_root(tmp_path / "stock"))
-    steps = 0
+    # Half of the steps each, so that every one of them is cut at.
+    steps = int(again)
     while True:
         root = stock_root(tmp_path / f"cut-{steps}")
         if command == "remove":
@@ -237,7 +238,7 @@ def test_cut_short_anywhere_it_can_be_made_again_and_undone(
         assert snapshot(root) == stock, f"cut before step {steps}"
         if not cut:
             break
-        steps += 1
+        steps += 2
     assert steps >= 5
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from qubesd.backup.encryption import Cost
@@ -93,7 +94,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def children() -> list[str]:
     """The processes that this one has started and that are there still."""
-    return " ".join(file.read_text() for file in Path("/proc/self/task").glob("*/children")).split()
+    found = []
+    for file in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found += file.read_text().split()
+    return found
 
 
 def open_images() -> list[str]:
