@@ -174,9 +174,7 @@ def _judge(
         faults.append(f"p99 under load is {report.loaded_p99 / report.quiet_p99:.1f} times the quiet one")
     for stream in streams:
         if stream.lost(report.changes):
-            faults.append(
-                f"a {stream.pace} stream has not heard all: {len(stream.heard)} of {report.changes}"
-            )
+            faults.append(f"a {stream.pace} stream has not heard all: {stream.gap(report.changes)}")
         if stream.closed and stream.pace == FAST:
             faults.append("a stream that is read at once was closed")
     if report.streams_closed and "does not read its events" not in daemon.messages.read_text():

@@ -44,22 +44,33 @@ class Stream:
         loop, events = asyncio.get_running_loop(), EventReader()
         if self.pace == DEAF:
             await stop.wait()
+        reading: asyncio.Task[bytes] | None = None
         while not self.closed:
             slowly = self.pace == SLOW and not stop.is_set()
-            try:
-                async with asyncio.timeout(_REST):
-                    data = await loop.sock_recv(connection, _SLOW_BYTES if slowly else 65_536)
-            except TimeoutError:
+            if reading is None:
+                reading = asyncio.create_task(loop.sock_recv(connection, _SLOW_BYTES if slowly else 65_536))
+            # It is never given up while there may be something in it: what it had read would be lost.
+            if not (await asyncio.wait((reading,), timeout=_REST))[0]:
                 if stop.is_set():
+                    reading.cancel()
                     break
                 continue
+            try:
+                data = reading.result()
             except ConnectionResetError:
                 data = b""
+            reading = None
             self.closed = not data
             self.heard += [int(event.keys["value"]) for event in events.feed(data) if event.name == _EVENT]
             if slowly:
                 await asyncio.sleep(_SLOW_PAUSE)
         connection.close()
+
+    def gap(self, last: int) -> str:
+        """What was heard, and the first number that is not where it should be."""
+        pairs = zip(self.heard, range(1, last + 1), strict=False)
+        first = next((want for got, want in pairs if got != want), len(self.heard) + 1)
+        return f"{len(self.heard)} of {last}, and {first} is missing"
 
     def lost(self, last: int) -> bool:
         """Whether events are missing of a stream that goes on: one that was closed may end early, and none
