@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from broker.authoring.options import add_places, add_system_info
+
 DESCRIPTION = """\
 Edit the policy, and find out what it does.
 
@@ -197,35 +199,10 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_places(parser: argparse.ArgumentParser) -> None:
-    """The options that say where everything lies."""
-    parser.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the directory that qubesd --root was given: everything is below it",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="the configuration (default: /etc/qubes/qubesd.toml, below DIR with --root)",
-    )
-
-
 def add_preview(parser: argparse.ArgumentParser, yes: str) -> None:
     """The options of what shows a change before it is made."""
     parser.add_argument("-y", "--yes", action="store_true", help=yes)
-    _add_system_info(parser)
-
-
-def _add_system_info(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--system-info",
-        type=Path,
-        metavar="FILE",
-        help="the qubes as internal.GetSystemInfo told of them (default: ask the running qubesd)",
-    )
+    add_system_info(parser)
 
 
 def _add_reports(command: Command) -> None:
@@ -258,7 +235,7 @@ def _add_reports(command: Command) -> None:
         help="the payload, for a rule that looks at it; KEY=VALUE, more than once, where it has keys",
     )
     why.add_argument("--json", action="store_true", help="print JSON, for programs")
-    _add_system_info(why)
+    add_system_info(why)
     status = command("status", help="show who decides", description=_STATUS)
     status.add_argument("--json", action="store_true", help="print JSON, for programs")
 

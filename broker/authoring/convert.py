@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from broker.authoring.options import add_places, add_system_info
 from broker.authoring.report import harmless
 from broker.catalogue import catalogue
 from broker.described import ToolError, described_world
@@ -94,24 +95,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
-    made.add_argument(
-        "--system-info",
-        type=Path,
-        metavar="FILE",
-        help="the qubes as internal.GetSystemInfo told of them (default: ask the running qubesd)",
-    )
-    made.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the directory that qubesd --root was given: everything is below it",
-    )
-    made.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="the configuration (default: /etc/qubes/qubesd.toml, below DIR with --root)",
-    )
+    add_system_info(made)
+    add_places(made)
     return made
 
 

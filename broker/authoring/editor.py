@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from broker.authoring.command_line import add_file, add_places, add_preview
+from broker.authoring.command_line import add_file, add_preview
 from broker.authoring.editing import edit_named
+from broker.authoring.options import add_places
 from broker.authoring.outcome import carried_out
 
 _DESCRIPTION = """\

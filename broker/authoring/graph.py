@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from broker.authoring.options import add_places, add_system_info
 from broker.catalogue import catalogue
 from broker.described import ToolError, described_world
 from policy_engine import DirectorySource, Labels, Loader, Policy, PolicyError, Scope, graph
@@ -81,30 +82,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--policy-dir", type=Path, metavar="DIR", help="the policy (default: /etc/qubes/policy.d)"
     )
-    made.add_argument(
-        "--system-info",
-        type=Path,
-        metavar="FILE",
-        help="the qubes as internal.GetSystemInfo told of them (default: ask the running qubesd)",
-    )
+    add_system_info(made)
     made.add_argument("--skip-labels", action="store_true", help="draw edges without the service's name")
     made.add_argument(
         "--full-output",
         action="store_true",
         help="label edges with the rule's service, argument and action, and draw asks too",
     )
-    made.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the directory that qubesd --root was given: everything is below it",
-    )
-    made.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="the configuration (default: /etc/qubes/qubesd.toml, below DIR with --root)",
-    )
+    add_places(made)
     return made
 
 
