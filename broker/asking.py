@@ -13,7 +13,7 @@ from broker.particulars import particulars
 from broker.preparation import Prepared
 from broker.prompter import Prompter, note_of
 from broker.put import put, told
-from policy_engine import Allowed, Asked, Denied, PolicyError, Request, settle
+from policy_engine import Allowed, Asked, Denied, Request, settle
 from qubesd.api.method import Call
 from qubesd.model.state import DOM0
 
@@ -36,19 +36,14 @@ class Asking:
 
     def has_agreed(self, wish: Wish, ground: Ground, asked: Asked) -> bool:
         """Whether the user said yes to this very call; a yes for one call is used up by this."""
-        return not isinstance(ground.policy, PolicyError) and self._consents.use(
-            wish, ground.policy, asked.rule
-        )
+        return self._consents.use(wish, ground.policy, asked.rule)
 
     def remembers(self, wish: Wish, ground: Ground, asked: Asked) -> bool:
         """Whether a yes to this wish is remembered, and nobody has to be asked."""
-        return not isinstance(ground.policy, PolicyError) and self._consents.covers(
-            wish, ground.policy, asked.rule
-        )
+        return self._consents.covers(wish, ground.policy, asked.rule)
 
     def agree(self, wish: Wish, ground: Ground, asked: Asked) -> int:
         """Take down that the user said yes; the number of this yes."""
-        assert not isinstance(ground.policy, PolicyError), "without a policy nobody is asked"
         return self._consents.give(wish, ground.policy, asked.rule)
 
     def withdraw(self, wish: Wish, number: int) -> None:

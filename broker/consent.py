@@ -15,13 +15,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
-from policy_engine import AnyRule, DelegationRule, Policy
+from policy_engine import AnyRule, DelegationRule, Policy, PolicyError
 
 LIFETIME = 60.0
 """Seconds in which a yes has to be used."""
 
 MAX_KEPT = 64
 """Yeses of one caller that are kept; the oldest give way, and are asked for again."""
+
+
+InForce = Policy | PolicyError
+"""What is in force: a policy, or what keeps it from loading, by which nobody said yes to anything."""
 
 
 class Wish(NamedTuple):
@@ -53,7 +57,7 @@ class Consent:
     until then; ``used`` is whether one was carried out on it."""
 
     wish: Wish
-    policy: Policy
+    policy: InForce
     rule: AnyRule
     until: float
     remembered: bool
@@ -68,7 +72,7 @@ class Consents:
         self._kept: dict[str, OrderedDict[int, Consent]] = {}
         self._given = 0
 
-    def give(self, wish: Wish, policy: Policy, rule: AnyRule) -> int:
+    def give(self, wish: Wish, policy: InForce, rule: AnyRule) -> int:
         """Take down that the user said yes to this wish, by the rule that asked; its number."""
         remember = rule.remember if isinstance(rule, DelegationRule) else None
         lifetime = LIFETIME if remember is None else remember
@@ -80,12 +84,12 @@ class Consents:
             kept.popitem(last=False)
         return self._given
 
-    def covers(self, wish: Wish, policy: Policy, rule: AnyRule) -> bool:
+    def covers(self, wish: Wish, policy: InForce, rule: AnyRule) -> bool:
         """Whether the user need not be asked, since an earlier yes is remembered."""
         number = self._find(wish, policy, rule)
         return number is not None and self._kept[wish.caller][number].remembered
 
-    def use(self, wish: Wish, policy: Policy, rule: AnyRule) -> bool:
+    def use(self, wish: Wish, policy: InForce, rule: AnyRule) -> bool:
         """Whether there is a yes for this call; one that is for a single call is used up."""
         number = self._find(wish, policy, rule)
         if number is None:
@@ -102,7 +106,7 @@ class Consents:
         if number in kept and not kept[number].used:
             del kept[number]
 
-    def _find(self, wish: Wish, policy: Policy, rule: AnyRule) -> int | None:
+    def _find(self, wish: Wish, policy: InForce, rule: AnyRule) -> int | None:
         """Its number; those that no longer count are dropped on the way."""
         kept = self._kept.get(wish.caller)
         if kept is None:

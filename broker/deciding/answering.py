@@ -6,6 +6,7 @@ A question always gets a denial where upstream breaks off: the C qrexec daemon w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from broker.agent import Note
@@ -32,7 +33,7 @@ from policy_engine.errors import quoted
 
 if TYPE_CHECKING:
     # A daemon without a core has none, and does not load one.
-    from broker.deciding.beforehand import Beforehand, Expected
+    from broker.deciding.beforehand import Beforehand
 
 DENY = "result=deny"
 ALLOW = "result=allow"
@@ -122,7 +123,7 @@ class Answering:
         asked, request, policy, world = pending
         beforehand = self._beforehand
         if beforehand is None or not beforehand.comes_here(request.service, asked):
-            return self._put(pending)
+            return self._put(pending, request.argument)
         ground = Ground(policy, world, asked.source)
         expected = beforehand.expected(request, asked, ground)
         if expected is None:
@@ -130,27 +131,19 @@ class Answering:
         elif beforehand.remembers(expected, ground, asked):
             say(request, "let through: the user's yes is remembered")
         else:
-            return self._put_ahead(pending, expected, beforehand)
+            return self._put(pending, expected.text, partial(beforehand.agree, expected, pending))
         return self._conclude(take(asked, asked.targets[0], world), request, world)
 
-    async def _put(self, pending: Pending) -> str:
-        """Put the question."""
-        asked, request, _, world = pending
-        untrusted_answer = await self._prompter.ask(asked, request, world)
-        decision, world = await self._settled(pending, untrusted_answer)
-        return self._conclude(decision, request, world)
+    async def _put(self, pending: Pending, text: str, agree: Callable[[World], bool] | None = None) -> str:
+        """Put the question, with ``text`` for its argument.
 
-    async def _put_ahead(self, pending: Pending, expected: Expected, beforehand: Beforehand) -> str:
-        """Put the question about a call that comes here; the call is carried out on what is taken down."""
-        asked, request, policy, world = pending
-        untrusted_answer = await self._prompter.ask(asked, request._replace(argument=expected.text), world)
+        ``agree`` takes down a yes that a call is carried out on later, and tells whether it still counts.
+        """
+        asked, request, _, world = pending
+        untrusted_answer = await self._prompter.ask(asked, request._replace(argument=text), world)
         decision, world = await self._settled(pending, untrusted_answer)
-        if isinstance(decision, Allowed):
-            ground = Ground(policy, world, asked.source)
-            if beforehand.expected(request, asked, ground) == expected:
-                beforehand.agree(expected, ground, asked)
-            else:
-                decision = _changed(asked)
+        if isinstance(decision, Allowed) and agree is not None and not agree(world):
+            decision = _changed(asked)
         return self._conclude(decision, request, world)
 
     async def _settled(

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from broker.asking import Asking
 from broker.consent import Wish
 from broker.contract import Methods
+from broker.deciding.pending import Pending
 from broker.identity import find_qube
 from broker.judge import Ground
 from broker.preparation import Preparation
-from policy_engine import Asked, Request
+from policy_engine import Asked, Request, World
 from qubesd.api.method import Call, Need
 from qubesd.errors import QubesError
 from qubesd.model.state import DOM0
@@ -81,6 +82,12 @@ class Beforehand:
         """Whether nobody has to be asked, since an earlier yes is remembered."""
         return self._asking.remembers(expected.wish, ground, asked)
 
-    def agree(self, expected: Expected, ground: Ground, asked: Asked) -> None:
-        """Take down that the user said yes: the call, when it comes, is carried out on it."""
+    def agree(self, expected: Expected, pending: Pending, world: World) -> bool:
+        """Take down that the user said yes, for the call to be carried out on when it comes; whether it is
+        still the one that was asked about, in the world as it is by now."""
+        asked, request, policy, _ = pending
+        ground = Ground(policy, world, asked.source)
+        if self.expected(request, asked, ground) != expected:
+            return False
         self._asking.agree(expected.wish, ground, asked)
+        return True
