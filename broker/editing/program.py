@@ -7,15 +7,13 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from broker.editing.admin import LONGEST_TOKEN, answer
-from broker.editing.edits import Places, PolicyEdits, elsewhere
+from broker.editing.edits import PolicyEdits
 from broker.editing.entry import Author
-from broker.editing.log import logged, place_of
+from broker.editing.run_for_a_qube import edited, logged, only_for_a_qube, place_of
 from policy_engine import MAX_FILE
-from qubesd.config import load
 from qubesd.errors import PolicyAdminError
 
 _DESCRIPTION = """\
@@ -80,10 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> NoReturn:
     """Answer one call."""
-    if "QREXEC_SERVICE_FULL_NAME" not in os.environ:
-        # The command line of a service is its argument, which the caller chose: it is read by people only.
-        parser().parse_args()
-        parser().error("QREXEC_SERVICE_FULL_NAME is not set: this is run by the qrexec daemon; see --help")
+    only_for_a_qube("QREXEC_SERVICE_FULL_NAME", parser())
     sys.exit(run(os.environ, sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer))
 
 
@@ -126,13 +121,6 @@ def _answer(
     output.write(answered)
     output.flush()
     return 0
-
-
-def edited(environment: Mapping[str, str]) -> Places:
-    """The policy that the program is to edit. Raises ``ConfigError``."""
-    config = load()
-    directory = environment.get("QREXEC_POLICY_DIR")
-    return elsewhere(Path(directory) if directory else config.policy_dir, config)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from typing import BinaryIO, NoReturn
 
 from broker.editing.edits import PolicyEdits
 from broker.editing.entry import Author
-from broker.editing.log import logged, place_of
-from broker.editing.program import edited
+from broker.editing.run_for_a_qube import edited, logged, only_for_a_qube, place_of
 from policy_engine import AnyRule, DelegationRule, Policy
 from qubesd.errors import PolicyAdminError, PolicyProtocolError
 from qubesd.model.names import check_qube_name
@@ -75,10 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> NoReturn:
     """Register one argument."""
-    if "QREXEC_SERVICE_ARGUMENT" not in os.environ:
-        # The command line of a service is its argument, which the caller chose: it is read by people only.
-        parser().parse_args()
-        parser().error("QREXEC_SERVICE_ARGUMENT is not set: this is run by the qrexec daemon; see --help")
+    only_for_a_qube("QREXEC_SERVICE_ARGUMENT", parser())
     sys.exit(run(os.environ, sys.stdin.buffer))
 
 
