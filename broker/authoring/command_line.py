@@ -105,17 +105,20 @@ Print a file; with --token the line that tells this content from others first.
 _SET = """\
 Make standard input, or a file, the content of a file of the policy.
 
-It is refused if the policy would not be whole with it.
+It is refused if the policy would not be whole with it. With --dry-run it is not
+done: what would change is shown, and what that means, as edit shows it.
 """
 _SET_EXAMPLES = """\
 examples:
   qubes-policy set 30-user < mine
   qubes-policy set include/team-a --from ./team-a --if new
+  qubes-policy set 30-user --from mine --dry-run    what would it do?
 """
 _REMOVE = """\
 Take a file out of the policy.
 
-It is refused for a file that another one still includes.
+It is refused for a file that another one still includes. With --dry-run it is not
+done: what would change is shown, and what that means, as edit shows it.
 """
 _EDIT = """\
 Edit a copy of a file, and put it into force when it is good.
@@ -254,9 +257,11 @@ def _add_files(command: Command) -> None:
     replace.add_argument("name", metavar="NAME", help="the file, such as 30-user or include/team-a")
     replace.add_argument("--from", dest="source", type=Path, metavar="FILE", help="read this file instead")
     _add_token(replace)
+    _add_dry_run(replace)
     remove = command("remove", help="take a file away", description=_REMOVE)
     remove.add_argument("name", metavar="NAME", help="the file, such as 30-user or include/team-a")
     _add_token(remove)
+    _add_dry_run(remove)
     edit = command("edit", help="edit a file as visudo does", description=_EDIT, epilog=_EDIT_EXAMPLES)
     add_file(edit)
     add_preview(edit, "do not ask, unless there is a warning")
@@ -282,6 +287,13 @@ def _add_token(parser: argparse.ArgumentParser) -> None:
         help="only if the file is the one that get --token told of, or new if there must be none "
         "(default: %(default)s)",
     )
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="show what it would do, and change nothing"
+    )
+    add_system_info(parser)
 
 
 def _add_keeping(command: Command) -> None:

@@ -12,9 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from broker.authoring.desk import Desk, InPlace, desk_of
+from broker.authoring.desk import Desk, desk_of
 from broker.authoring.preview import Previews
-from broker.authoring.questions import QUIT, choose, consent, show
+from broker.authoring.questions import QUIT, choose, consent
+from broker.authoring.trial import tried
 from broker.colour import Colours
 from broker.described import ToolError
 from broker.editing.names import file_named, shown
@@ -97,16 +98,9 @@ def _edited(desk: Desk, file: str, token: str, draft: Path, previews: Previews, 
 def _judged(desk: Desk, file: str, before: bytes, content: bytes, previews: Previews, yes: bool) -> str:
     """What its author wants to do with a draft, having seen what it does."""
     there, changes = {file: before} if before else {}, {file: content}
-    if isinstance(desk, InPlace):
-        faults = desk.edits.faults(changes)
-        if faults is not None:
-            for line in previews.faults(faults, changes):
-                print(line)
-            return choose(_CHOICES)
-        preview = previews.of(there, changes)
-    else:
-        preview = previews.of_text(there, changes)
-    show(preview)
+    preview = tried(desk, previews, there, changes)
+    if preview is None:
+        return choose(_CHOICES)
     if yes and not preview.warnings:
         return _DONE
     answer = choose({consent(preview): "put it into force", **_CHOICES})

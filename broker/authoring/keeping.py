@@ -6,10 +6,11 @@ import json
 import time
 from typing import Any
 
-from broker.authoring.desk import author
+from broker.authoring.desk import InPlace, author
 from broker.authoring.preview import Previews, text_differences
-from broker.authoring.questions import QUIT, choose, consent, show
+from broker.authoring.questions import QUIT, choose, consent
 from broker.authoring.report import harmless, table
+from broker.authoring.trial import tried
 from broker.colour import Colours
 from broker.described import ToolError
 from broker.editing.edits import PolicyEdits
@@ -74,14 +75,10 @@ def is_wanted(edits: PolicyEdits, changes: FileContents, yes: bool, previews: Pr
     Raises:
         PolicyAdminError: the policy would not be whole.
     """
-    faults = edits.faults(changes)
-    if faults is not None:
-        for line in previews.faults(faults, changes):
-            print(line)
-        raise PolicyAdminError("the policy would not be whole, so nothing was changed")
     now = edits.state(edits.history()[-1].number)
-    preview = previews.of(now, changes)
-    show(preview)
+    preview = tried(InPlace(edits), previews, now, changes)
+    if preview is None:
+        raise PolicyAdminError("the policy would not be whole, so nothing was changed")
     if not yes and choose({consent(preview): "put it into force", QUIT: "quit"}) == QUIT:
         print("nothing was changed")
         return False

@@ -12,6 +12,7 @@ from pathlib import Path
 from broker.authoring.desk import is_enforced
 from broker.authoring.lockout import lockouts
 from broker.authoring.meaning import meaning
+from broker.authoring.misdirected import misdirected
 from broker.authoring.report import harmless, marked_line
 from broker.catalogue import catalogue
 from broker.colour import Colours
@@ -19,6 +20,7 @@ from broker.described import ToolError, described_world
 from broker.editing.making import FileContents
 from broker.editing.names import shown
 from policy_engine import DirectorySource, Faults, Loader, Policy, PolicyError, World
+from policy_engine.differing import differing
 from policy_engine.edit import Overlay
 from policy_engine.impact import impact
 from qubesd.config import Config
@@ -85,7 +87,9 @@ class Previews:
         users = {qube: _user(uid) for uid, qube in self._config.users}
         found = impact(before, after, world, self._known(), users)
         warnings = list(lockouts(before, after, world, found, self._known(), users))
-        return [*notes, *([] if notes else meaning(found, self._colours))], warnings
+        notes += [] if notes else meaning(found, self._colours)
+        notes += map(self._colours.odd, misdirected(differing(before.rules, after.rules)[1]))
+        return notes, warnings
 
     def _loaded(self, changes: FileContents) -> Policy:
         directories = str(self._config.policy_runtime), str(self._directory)

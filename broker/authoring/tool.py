@@ -23,11 +23,13 @@ from broker.authoring.outcome import Command, carried_out
 from broker.authoring.payload import particulars_of
 from broker.authoring.preview import Previews
 from broker.authoring.report import explanation_document, explanation_text, marked_line, status_text
+from broker.authoring.trial import dry_run
 from broker.catalogue import catalogue
 from broker.client import CallError, NoReplyError
 from broker.colour import Colours
 from broker.deciding.status import STATUS
 from broker.described import NOT_ALLOWED, ToolError, described_world, internal_socket
+from broker.editing.names import file_named
 from broker.internal import ask
 from broker.places import STATUS_SOCKET, TRIAL
 from broker.sockets import answers
@@ -192,7 +194,21 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _set(options: argparse.Namespace, config: Config) -> int:
-    return files.replace(desk_of(config), options.name, files.content_of(options), options.token)
+    desk, content = desk_of(config), files.content_of(options)
+    if options.dry_run:
+        return dry_run(desk, _previews(options, config), file_named(options.name), content, options.token)
+    return files.replace(desk, options.name, content, options.token)
+
+
+def _remove(options: argparse.Namespace, config: Config) -> int:
+    desk = desk_of(config)
+    if options.dry_run:
+        return dry_run(desk, _previews(options, config), file_named(options.name), None, options.token)
+    return files.remove(desk, options.name, options.token)
+
+
+def _previews(options: argparse.Namespace, config: Config) -> Previews:
+    return Previews(config, Colours.of(sys.stdout), options.system_info)
 
 
 def _history(options: argparse.Namespace, config: Config) -> int:
@@ -203,8 +219,7 @@ def _history(options: argparse.Namespace, config: Config) -> int:
 
 
 def _rollback(options: argparse.Namespace, config: Config) -> int:
-    previews = Previews(config, Colours.of(sys.stdout), options.system_info)
-    return rollback(edits_of(config), options.entry, options.yes, previews)
+    return rollback(edits_of(config), options.entry, options.yes, _previews(options, config))
 
 
 def _backup(options: argparse.Namespace, config: Config) -> int:
@@ -212,8 +227,7 @@ def _backup(options: argparse.Namespace, config: Config) -> int:
 
 
 def _restore(options: argparse.Namespace, config: Config) -> int:
-    previews = Previews(config, Colours.of(sys.stdout), options.system_info)
-    return restore(edits_of(config), options.archive, options.frame, options.yes, previews)
+    return restore(edits_of(config), options.archive, options.frame, options.yes, _previews(options, config))
 
 
 _COMMANDS: Mapping[str | None, Command] = {
@@ -225,7 +239,7 @@ _COMMANDS: Mapping[str | None, Command] = {
     "include/": lambda options, config: files.names(desk_of(config), options.folder),
     "get": lambda options, config: files.get(desk_of(config), options.name, options.token),
     "set": _set,
-    "remove": lambda options, config: files.remove(desk_of(config), options.name, options.token),
+    "remove": _remove,
     "edit": edit_named,
     "history": _history,
     "rollback": _rollback,

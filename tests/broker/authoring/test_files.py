@@ -92,3 +92,40 @@ def test_what_is_refused(desk: Desk, arguments: list[str], content: str, status:
     assert {path.name for path in (desk.root / "etc/qubes/policy.d").rglob("*")} == {
         *("30-a.policy", "include", "team")
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "status", "said"),
+    [
+        pytest.param(["set", "30-b"], GRANT, 0, "mgmt may now call:\n  admin.vm.Start on work", id="new"),
+        pytest.param(
+            ["set", "30-b"],
+            "admin.vm.Start * mgmt work allow\n",
+            0,
+            "30-b.policy:1: dom0 carries admin.vm.Start out, and this rule lets it go to work, where",
+            id="misdirected",
+        ),
+        pytest.param(["set", "20-a"], "# b\n", 0, "-# a\n+# b\n\nIt means the same", id="the-same"),
+        pytest.param(["set", "20-a"], "oops\n", 1, "20-a.policy:1: column", id="broken"),
+        pytest.param(["set", "20-a", "--if", "new"], GRANT, 1, "the file is there already", id="not-new"),
+        pytest.param(["remove", "20-a"], "", 0, "--- 20-a\n+++ /dev/null\n", id="remove"),
+        pytest.param(["remove", "gone"], "", 1, "there is no such file", id="remove-none"),
+        pytest.param(["remove", "include/team"], "", 1, "30-c.policy:1: column", id="still-included"),
+        pytest.param(
+            ["set", "30-c"],
+            "* * @anyvm @anyvm deny\nadmin.vm.Start * mgmt work allow target=dom0\n",
+            0,
+            "30-c.policy:1: this denies every call before 1 rules",
+            id="warned",
+        ),
+    ],
+)
+def test_a_dry_run_shows_and_changes_nothing(
+    desk: Desk, arguments: list[str], content: str, status: int, said: str
+) -> None:
+    desk.write(**{"_20-a": "# a\n", "_30-c": "!include include/team\n", "include_team": "# team\n"})
+    before = {path: path.read_bytes() for path in (desk.root / "etc").rglob("*") if path.is_file()}
+    asked = [*arguments, "--dry-run", f"--system-info={desk.root}/system"]
+    found, out, err = desk.types(content, *asked)
+    assert (found, said in out + err) == (status, True), out + err
+    assert {path: path.read_bytes() for path in (desk.root / "etc").rglob("*") if path.is_file()} == before
