@@ -74,17 +74,20 @@ def publish(path: Path) -> None:
 
 
 def answers(path: Path) -> bool:
-    """Whether somebody listens there. Raises ``OSError`` where something else than a socket is in the way."""
+    """Whether somebody listens there, who does not notice: a connection were one more caller to turn away.
+
+    Raises:
+        OSError: something else than a socket is in the way.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(found.st_mode):
         raise OSError(errno.EEXIST, "this is in the way of a socket", str(path))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, short_path(path) as name:
-        probe.setblocking(False)
-        # EAGAIN: somebody listens and is busy.
-        return probe.connect_ex(name) in (0, errno.EAGAIN)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe, short_path(path) as name:
+        # The kernel looks for a socket at the path first, and then whether it is of the same kind.
+        return probe.connect_ex(name) == errno.EPROTOTYPE
 
 
 def _hidden(path: Path) -> Path:

@@ -2,14 +2,15 @@
 
 An extension is a value. Its handlers are plain functions that the daemon calls in its one thread, each within
 two seconds; what one of them raises besides a refusal is named in the log and hurts nobody but, where it
-vetoes, the change that it was asked about. Which events there are is in ``qubesd.events``,
-``qubesd.core.power_events`` and ``qubesd.core.guest_events``.
+vetoes, the change that it was asked about, and, where it saves files, the backup that would lack them. Which
+events there are is in ``qubesd.events``, ``qubesd.core.power_events`` and ``qubesd.core.guest_events``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from qubesd.events import Event, WireEvent
@@ -82,12 +83,16 @@ class Extension:
         entries: what a running qube of this host is to find in its database because of the extension, by key
             (``/qubes-service/cups``). Asked when the qube starts and when anything about it, or about a qube
             that names it, has changed.
+        saved: which files are to be in a backup of the qube because of the extension, by their names in it:
+            absolute paths of plain files of at most 4 MiB that are there. Asked of every qube but dom0 when
+            a backup begins. One that fails, or names what cannot be saved, has the backup refused.
     """
 
     vetoes: tuple[On[View], ...] = ()
     reactions: tuple[On[Change], ...] = ()
     watches: tuple[On[View], ...] = ()
     entries: Callable[[Look, Qube], Mapping[str, str]] | None = None
+    saved: Callable[[View, Qube], Mapping[str, Path]] | None = None
 
     def __post_init__(self) -> None:
         for veto in self.vetoes:

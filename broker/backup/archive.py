@@ -18,15 +18,13 @@ from broker.backup.outer import Index, Member, index
 from qubesd.backup import encryption, filters, header
 from qubesd.backup.processes import Processes, pipe, producing
 from qubesd.core.backup_content import CONTENT, PATH, SIZE
-from qubesd.core.backups import EMPTY
-from qubesd.core.folders import FIREWALL, NOTES
+from qubesd.core.backup_files import EMPTY, MOST, OWN, may_be_added
 from qubesd.errors import QubesError, StoreError
 from qubesd.model.state import Klass, Qube, System
 from qubesd.store.xml import load
 
 _MOST_QUBES = 64 << 20
 """Bytes of qubes.xml."""
-_MOST_SMALL = 4 << 20
 _MOST_IMAGE = 1 << 50
 _QUBE_PATH = re.compile(r"vm[0-9]{1,5}/", re.ASCII)
 _IMAGE = ".img"
@@ -39,6 +37,7 @@ class Saved(NamedTuple):
         path: its folder there.
         images: the paths of its images by the names of the volumes.
         files: the paths of its small files by their names.
+        added: those of the files that extensions added.
         size: what it took on the disk when it was saved, in bytes.
     """
 
@@ -46,7 +45,17 @@ class Saved(NamedTuple):
     path: str
     images: dict[str, str]
     files: dict[str, str]
+    added: dict[str, str]
     size: int
+
+    def paths(self) -> Iterator[str]:
+        """All that is in the archive of it."""
+        yield from self.images.values()
+        yield from self.small_files()
+
+    def small_files(self) -> Iterator[str]:
+        yield from self.files.values()
+        yield from self.added.values()
 
 
 class Archive:
@@ -99,7 +108,7 @@ class Archive:
 
     def small(self, path: str) -> bytes:
         """The content of a small file."""
-        with self.reading(path, _MOST_SMALL) as reader:
+        with self.reading(path, MOST) as reader:
             return reader.content()
 
     @contextmanager
@@ -177,23 +186,26 @@ class Archive:
                 raise QubesError(f"{self.place}: qube {qube.name!r} has no place of its own in it")
             known.add(path)
             saved[qube.name] = self._saved(qube, path, [one for one in paths if one.startswith(path)])
-        other = [path for path in paths if path[: path.find("/") + 1] not in known]
-        return saved, other
+        taken = {path for one in saved.values() for path in one.paths()}
+        return saved, [path for path in paths if path not in taken]
 
     def _saved(self, qube: Qube, path: str, paths: list[str]) -> Saved:
         images: dict[str, str] = {}
         files: dict[str, str] = {}
+        added: dict[str, str] = {}
         for one in paths:
             name = one.removeprefix(path)
             if name.endswith(_IMAGE) and name.removesuffix(_IMAGE) in qube.volumes:
                 images[name.removesuffix(_IMAGE)] = one
-            elif name in (FIREWALL, NOTES, EMPTY):
+            elif name in (*OWN, EMPTY):
                 files[name] = one
+            elif may_be_added(name):
+                added[name] = one
         kept = {volume.name for volume in qube.volumes.values() if volume.save_on_stop}
         if kept != images.keys() or not paths:
             raise QubesError(f"{self.place}: something of qube {qube.name!r} is missing; it was cut short")
         size = qube.features.get(SIZE, "")
-        return Saved(qube, path, images, files, int(size) if size.isdigit() and len(size) < 20 else 0)
+        return Saved(qube, path, images, files, added, int(size) if size.isdigit() and len(size) < 20 else 0)
 
     def _bytes(self, member: Member) -> bytes:
         self._file.seek(member.offset)

@@ -7,10 +7,11 @@ import getpass
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
+from broker.backup.added import new_folder
 from broker.backup.archive import Archive, Saved
 from broker.backup.plan import plan
 from broker.backup.progress import Progress
@@ -36,7 +37,8 @@ on the terminal.
 
 A restore makes qubes by calls to the qubesd that runs. A name that is taken gets
 a number behind it, and what there is already is never changed. dom0's home is
-verified and not restored; qube-backup list names it.
+verified and not restored; qube-backup list names it. So it is with the files that
+extensions of qubesd had saved of a qube; --files puts them into a directory.
 """
 _EPILOG = """\
 exit status:
@@ -62,6 +64,7 @@ examples:
   qube-backup list --json --passphrase-file /root/phrase /mnt/usb/weekly
   qube-backup restore /mnt/usb/weekly
   qube-backup restore /mnt/usb/weekly work debian-13
+  qube-backup restore --files /root/of-extensions /mnt/usb/weekly
 
 see also:
   qubesd(8), qubesd.toml(5)
@@ -110,6 +113,12 @@ def parser() -> argparse.ArgumentParser:
     restore = _command(commands, "restore", "restore qubes of an archive", _RESTORE, _restore)
     restore.add_argument("qubes", nargs="*", metavar="QUBE", help="the qubes to restore (default: all)")
     restore.add_argument(
+        "--files",
+        type=Path,
+        metavar="DIR",
+        help="put what extensions of qubesd had saved into this new directory, as DIR/QUBE/FILE",
+    )
+    restore.add_argument(
         "--source", default="dom0", metavar="QUBE", help="call in the name of this qube, judged as it is"
     )
     restore.add_argument(
@@ -154,10 +163,10 @@ def _verify(options: argparse.Namespace, processes: Processes) -> int:
 def _list(options: argparse.Namespace, processes: Processes) -> int:
     with _opened(options, processes) as archive:
         rows = [_row(one) for one in archive.saved.values()]
-        lines = ["qube                             class         size (bytes)  images"]
+        lines = ["qube                             class         size (bytes)  images and added files"]
         for row in rows:
-            images = " ".join(row["images"]) or "-"
-            lines.append(f"{row['name']:<32} {row['class']:<12} {row['size']:>13}  {images}")
+            content = " ".join(row["images"] + row["added"]) or "-"
+            lines.append(f"{row['name']:<32} {row['class']:<12} {row['size']:>13}  {content}")
         lines += [f"besides: {path}" for path in archive.other]
         answer = {"backup-id": archive.header.backup_id, "qubes": rows, "other": archive.other}
         _say(options, answer, lines)
@@ -165,22 +174,27 @@ def _list(options: argparse.Namespace, processes: Processes) -> int:
 
 
 def _row(one: Saved) -> dict[str, Any]:
-    qube = one.qube
-    return {"name": qube.name, "class": str(qube.klass), "size": one.size, "images": sorted(one.images)}
+    return {
+        "name": one.qube.name,
+        "class": str(one.qube.klass),
+        "size": one.size,
+        "images": sorted(one.images),
+        "added": sorted(one.added),
+    }
 
 
 def _restore(options: argparse.Namespace, processes: Processes) -> int:
     config = load(options.root, options.config)
     run = config.run_dir
     system = LiveSystem(run / "qubesd.sock", run / "qubesd.internal.sock", options.source)
-    with _opened(options, processes) as archive:
+    with _opened(options, processes) as archive, _for_files(options.files) as files:
         chosen = plan(archive.saved, options.qubes, system.qubes())
         saved = [step.saved for step in chosen.steps]
         with _progress("verifying", saved) as progress:
             verify(archive, saved, progress.count)
         warnings: list[str] = []
         with _progress("restoring", saved) as progress:
-            done = Restore(archive, system, chosen, warnings.append, progress.count).run()
+            done = Restore(archive, system, chosen, warnings.append, progress.count, files).run()
     old = {new: name for name, new in chosen.names.items()}
     lines = [f"{name}: restored" + ("" if old[name] == name else f" (was {old[name]})") for name in done]
     _say(options, {"restored": {old[name]: name for name in done}, "warnings": warnings}, lines)
@@ -194,6 +208,10 @@ def _opened(options: argparse.Namespace, processes: Processes) -> Iterator[Archi
     passphrase = _passphrase(options.passphrase_file)
     with closing(Archive(options.archive, passphrase, processes)) as archive:
         yield archive
+
+
+def _for_files(place: Path | None) -> AbstractContextManager[Path | None]:
+    return nullcontext() if place is None else new_folder(place)
 
 
 def _passphrase(file: Path | None) -> str:

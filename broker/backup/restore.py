@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
+from broker.backup.added import put
 from broker.backup.archive import Archive, Saved
 from broker.backup.plan import Plan, Step
 from broker.backup.system import LiveSystem, Refused
@@ -40,6 +42,7 @@ class Restore:
     Args:
         warn: is told, in words, what was not restored.
         count: is told of the bytes of images that were read.
+        files: the new folder that gets the files that extensions added; ``None`` to leave them.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class Restore:
         plan: Plan,
         warn: Callable[[str], None],
         count: Callable[[int], None],
+        files: Path | None = None,
     ) -> None:
         self._archive = archive
         self._system = system
         self._plan = plan
         self._warn = warn
         self._count = count
+        self._files = files
 
     def run(self) -> list[str]:
         """The names of the qubes that are there now.
@@ -109,7 +114,22 @@ class Restore:
         for name, restore in ((FIREWALL, self._set_firewall), (NOTES, self._set_notes)):
             if name in step.saved.files:
                 self._try(step, partial(restore, step.name, step.saved))
+        for name, path in step.saved.added.items():
+            self._put(step, name, path)
         return True
+
+    def _put(self, step: Step, name: str, path: str) -> None:
+        """A file that an extension added, where it was asked for."""
+        if self._files is None:
+            self._warn(
+                f"{step.name}: file {name!r} of an extension was left; --files DIR puts it into a folder"
+            )
+            return
+        content = self._archive.small(path)
+        try:
+            put(self._files, step.name, name, content)
+        except OSError as error:
+            self._warn(f"{step.name}: file {name!r} of an extension: {error.filename}: {error.strerror}")
 
     def _set_features(self, step: Step, preloading: bool) -> None:
         """The features; those about disposables made ahead later, for they start some at once."""

@@ -24,9 +24,9 @@ def verify(archive: Archive, saved: Iterable[Saved], count: Callable[[int], None
             with archive.reading(path, most) as reader:
                 for _, piece in reader.pieces():
                     count(len(piece))
-        for name, path in one.files.items():
+        for path in one.small_files():
             content = archive.small(path)
-            if name == FIREWALL:
+            if path == one.files.get(FIREWALL):
                 load(content, path)
 
 

@@ -60,6 +60,8 @@ class PolicySockets:
         self.answering = answering
         self.answers = {"allow": 0, "deny": 0, "none": 0}
         """Answers so far, those to evaluations among them."""
+        self.silent = 0
+        """Connections so far that ended without a byte, as of who looks whether somebody answers."""
         self.loop = asyncio.get_running_loop()
         self._listening = Listening(self.loop)
         self._doors: list[_Door] = []
@@ -141,7 +143,7 @@ class _Door:
 
 
 class _Connection(Served):
-    __slots__ = ("_door", "_exact", "_reader", "_unread")
+    __slots__ = ("_door", "_exact", "_reader", "_silent", "_unread")
 
     def __init__(self, door: _Door, reader: Reader, accepted: socket.socket) -> None:
         super().__init__(door.sockets.loop, accepted)
@@ -149,6 +151,8 @@ class _Connection(Served):
         self._reader = reader
         self._exact = True
         """Whether all that has come so far was the request."""
+        self._silent = True
+        """Whether nothing has come so far."""
         self._unread = MAX_UNREAD
 
     def begin(self) -> None:
@@ -186,6 +190,11 @@ class _Connection(Served):
         try:
             for _ in range(_READS):
                 untrusted_data = self._socket.recv(CHUNK)
+                if self._silent and not untrusted_data:
+                    self._door.sockets.silent += 1
+                    self.close()
+                    return
+                self._silent = False
                 if not untrusted_data or self._reader.feed(untrusted_data):
                     self._exact = not untrusted_data or (self._reader.exact and len(untrusted_data) < CHUNK)
                     self._ask()

@@ -100,6 +100,11 @@ def of_questions(sockets: PolicySockets, prompter: Prompter) -> Iterator[Family]
         "Questions of the qrexec daemon, and evaluations, by what was answered.",
         by_label("answer", sockets.answers),
     )
+    yield counter(
+        "qubesd_policy_silent_total",
+        "Connections to the policy sockets that ended without a byte.",
+        (Sample(sockets.silent),),
+    )
     yield gauge("qubesd_policy_connections", "Open connections to the policy sockets.", sockets.connections)
     yield gauge("qubesd_questions_waiting", "Questions that wait for a user.", prompter.waiting)
 

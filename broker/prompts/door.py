@@ -93,6 +93,9 @@ class _Connection(Served):
         try:
             for _ in range(_READS):
                 untrusted_data = self._socket.recv(CHUNK)
+                if not untrusted_data and not self._untrusted:
+                    self.close()  # who only looks whether somebody is there
+                    return
                 if not untrusted_data:
                     self._heard()
                     return

@@ -71,6 +71,8 @@ def _kind(core: Core, qube: Qube) -> str:
 
 
 def _remark(core: Core, content: Content) -> str:
+    if content.trouble:
+        return f"  (cannot be saved: {content.trouble})"
     running = content.volumes and core.running(content.qube.name).state != "Halted"
     return "  (running; saved as it was before its start)" if running else ""
 

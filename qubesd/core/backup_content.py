@@ -9,6 +9,7 @@ from pathlib import Path
 from qubesd.backup import home
 from qubesd.backup.profile import Profile, selected
 from qubesd.core import folders
+from qubesd.core.backup_files import OWN
 from qubesd.core.keeper import Keeper
 from qubesd.core.storage import Storage
 from qubesd.errors import QubesError
@@ -19,7 +20,6 @@ CONTENT, PATH, SIZE = "backup-content", "backup-path", "backup-size"
 """The features that the archive adds to each qube (``spec/backup.md`` 3.5)."""
 
 _PRELOADED, _PRELOADED_MOST = "preload-dispvm", "preload-dispvm-max"
-_SMALL = (folders.FIREWALL, folders.NOTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Content:
     Attributes:
         path: the folder in the archive.
         files: the small files, by name, as they are in its folder.
+        added: the files that extensions add, by name.
+        trouble: why it cannot be saved; empty where it can.
         home: of dom0; ``None`` for every other qube.
         size: what it takes on the disk now, in bytes.
     """
@@ -37,6 +39,8 @@ class Content:
     path: str
     volumes: tuple[VolumeConfig, ...] = ()
     files: tuple[tuple[str, Path], ...] = ()
+    added: tuple[tuple[str, Path], ...] = ()
+    trouble: str = ""
     home: Path | None = None
     size: int = 0
 
@@ -61,7 +65,8 @@ async def content_of(keeper: Keeper, storage: Storage, qubes: Iterable[Qube]) ->
     found = []
     for qube in qubes:
         if qube.klass is not Klass.ADMIN:
-            found.append(await storage.work(_of_qube, keeper, storage, qube))
+            content = _with_added(keeper, Content(qube, f"vm{qube.qid}/"))
+            found.append(await storage.work(_filled, keeper, storage, content))
             continue
         place = await storage.work(home.home_in_group, keeper.config.socket_group)
         if place is not None:
@@ -85,13 +90,31 @@ def _is_chosen(keeper: Keeper, profile: Profile, qube: Qube) -> bool:
     return read(keeper, qube, "include_in_backups").value is True
 
 
-def _of_qube(keeper: Keeper, storage: Storage, qube: Qube) -> Content:
+def _with_added(keeper: Keeper, content: Content) -> Content:
+    try:
+        return replace(content, added=tuple(keeper.added(content.qube).items()))
+    except QubesError as error:
+        return replace(content, trouble=str(error))
+
+
+def _filled(keeper: Keeper, storage: Storage, content: Content) -> Content:
+    """With what the disk has of it."""
+    qube = content.qube
     volumes = tuple(volume for volume in storage.volumes(qube) if volume.save_on_stop)
-    places = ((name, folders.place(keeper.config, qube, name)) for name in _SMALL)
+    places = ((name, folders.place(keeper.config, qube, name)) for name in OWN)
     files = tuple((name, place) for name, place in places if place.exists())
     size = sum(storage.pool(volume.pool).usage(volume) for volume in volumes)
     size += sum(place.stat().st_size for _, place in files)
-    return Content(qube, f"vm{qube.qid}/", volumes, files, size=size)
+    size += sum(_size(place) for _, place in content.added)
+    return replace(content, volumes=volumes, files=files, size=size)
+
+
+def _size(added: Path) -> int:
+    """Bytes of a file that an extension adds; none where it is not there, which the backup itself tells."""
+    try:
+        return added.stat().st_size
+    except OSError:
+        return 0
 
 
 def _marked(qube: Qube, content: Content | None) -> Qube:

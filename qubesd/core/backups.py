@@ -24,6 +24,7 @@ from qubesd.backup.profile import LONGEST_PASSPHRASE, Profile, check_passphrase,
 from qubesd.backup.writing import ArchiveWriter
 from qubesd.core import folders
 from qubesd.core.backup_content import Content, check_names, chosen, content_of, described
+from qubesd.core.backup_files import EMPTY, read_added
 from qubesd.core.backup_job import Job
 from qubesd.core.guests import Guests
 from qubesd.core.keeper import Keeper
@@ -46,9 +47,6 @@ from qubesd.storage.pool import is_direct
 from qubesd.store.writing import Writer
 
 _log = logging.getLogger(__name__)
-
-EMPTY = "empty"
-"""The file of a qube of which there is nothing to save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +126,11 @@ class Backups:
         contents = await content_of(self._keeper, self._storage, chosen(self._keeper, profile))
         if not contents:
             raise QubesError(f"backup profile {profile.name!r} selects nothing that could be saved")
-        for volume in (volume for content in contents for volume in content.volumes):
-            self._refuse_running(volume)
+        for content in contents:
+            if content.trouble:
+                raise QubesError(content.trouble)
+            for volume in content.volumes:
+                self._refuse_running(volume)
         passphrase = await job.run(self._passphrase, job.processes, profile)
         # As it is now, when the last thing that may take long has been done.
         system = described(self._keeper.system, contents)
@@ -155,11 +156,13 @@ class Backups:
             data = await job.run(folders.read, file)
             if data is not None:
                 await job.run(writer.add_file, content.path + name, data)
+        for name, file in content.added:
+            await job.run(writer.add_file, content.path + name, await job.run(read_added, file))
         for volume in content.volumes:
             async with self._exported(job, volume) as image:
                 name = f"{content.path}{volume.name}.img"
                 await job.run(writer.add_image, name, image, job.count)
-        if not content.files and not content.volumes:
+        if not content.files and not content.added and not content.volumes:
             await job.run(writer.add_file, content.path + EMPTY, b"")
 
     @asynccontextmanager

@@ -1,8 +1,9 @@
 """Calling extensions, and what becomes of one that fails.
 
 A failure is logged under the extension's name. A watch or a reaction that fails is passed over; a veto that
-fails refuses, for nobody knows what it would have said. Who overruns the limit of time is not called any more
-until the daemon starts again, and what it could have refused is refused.
+fails refuses, for nobody knows what it would have said, and a backup is refused that may lack what one saves.
+Who overruns the limit of time is not called any more until the daemon starts again, and what it could have
+refused is refused.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from qubesd.core.backup_files import MOST_ADDED, may_be_added
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
 from qubesd.core.overdue import Overdue, within
@@ -53,6 +56,7 @@ class Extensions:
         self._depth = 0
         keeper.judge = self.judge
         keeper.react = self.react
+        keeper.added = self.saved
         keeper.bus.judge = partial(self.judge, keeper)
 
     def use(self, extensions: Mapping[str, Extension]) -> None:
@@ -88,6 +92,30 @@ class Extensions:
                         found[name] = dict(used.entries(self._keeper, qube))
                 except BaseException as error:
                     self._note(name, f"entries of {qube.name!r}", error)
+        return found
+
+    def saved(self, qube: Qube) -> dict[str, Path]:
+        """The files that extensions add to a backup of the qube, by their names in it.
+
+        Raises:
+            QubesError: one fails, or names what cannot be added; nobody knows what the backup would lack.
+        """
+        found: dict[str, Path] = {}
+        for name, used in self._used.items():
+            if used.saved is None:
+                continue
+            try:
+                if name in self._out:
+                    raise QubesError("it is out of service")
+                with within(self._limit):
+                    files = dict(used.saved(self._keeper, qube))
+                found = _together(found, files)
+            except BaseException as error:
+                self._note(name, f"what it saves of {qube.name!r}", error)
+                raise QubesError(
+                    f"extension {name!r} fails to say what it saves of qube {qube.name!r}, so nothing is "
+                    "saved; the daemon's log says more. Mend or remove the extension"
+                ) from error
         return found
 
     def _ask(self, veto: _Handler, view: View, event: Event) -> None:
@@ -144,3 +172,17 @@ def _handlers(groups: Iterable[tuple[str, tuple[On[Any], ...]]]) -> Iterator[_Ha
     for name, group in groups:
         for one in group:
             yield _Handler(name, one.kind, one.handler)
+
+
+def _together(found: Mapping[str, Path], more: Mapping[str, Path]) -> dict[str, Path]:
+    """All of these files; ``ValueError`` where one cannot be with the others in a backup."""
+    for name, file in more.items():
+        if not isinstance(name, str) or not may_be_added(name):
+            raise ValueError(f"no file in a backup can be called {name!r}")
+        if name in found:
+            raise ValueError(f"another extension saves a file {name!r}")
+        if not isinstance(file, Path) or not file.is_absolute():
+            raise ValueError(f"expected an absolute path, found {file!r}")
+    if len(found) + len(more) > MOST_ADDED:
+        raise ValueError(f"more than {MOST_ADDED} files of one qube")
+    return {**found, **more}

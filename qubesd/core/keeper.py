@@ -8,7 +8,8 @@ else undoes anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from qubesd.bus import Bus
@@ -39,6 +40,11 @@ def unanswered(draft: Steps, event: Event) -> None:
     """Add nothing."""
 
 
+def unadded(qube: Qube) -> Mapping[str, Path]:
+    """Add nothing."""
+    return {}
+
+
 class Keeper:
     """One system, on disk and running; satisfies ``View``, so computed values read it directly."""
 
@@ -54,6 +60,9 @@ class Keeper:
         """Raises a ``QubesError`` to refuse what the event tells; the view is of the system with it."""
         self.react: Callable[[Steps, Event], None] = unanswered
         """Adds its own steps to a draft that tells of the event; raises nothing."""
+        self.added: Callable[[Qube], Mapping[str, Path]] = unadded
+        """The files that are to be in a backup of the qube besides its own, by their names there. Raises a
+        ``QubesError`` where that cannot be said."""
         self.commit = commit
         self._running: dict[str, Running] = {}
 

@@ -175,6 +175,9 @@ def test_a_path_is_there_only_when_it_answers(tmp_path: Path) -> None:
         assert not answers(path)
         publish(path)
         assert answers(path)
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
         assert path.stat().st_mode & 0o777 == 0o640
         with pytest.raises(FileExistsError, match="another daemon answers"):
             bind(path, Access(0o640))

@@ -31,6 +31,9 @@ admin.vm.feature.Get * alice alice allow target=dom0
 admin.vm.notes.Get * alice @anyvm allow
 admin.vm.CurrentState * alice bob ask target=dom0
 policy.EvalSimple * alice dom0 allow
+qubes.FeaturesRequest * alice dom0 allow
+qubes.NotifyTools * alice @adminvm allow
+qubes.NotifyUpdates * alice @adminvm allow target=dom0
 no.Such * alice dom0 allow
 test.Run * alice bob allow
 test.Root * alice bob allow user=root
@@ -86,6 +89,7 @@ def furnish(stock: Stock) -> None:
     stock.services.mkdir(parents=True, exist_ok=True)
     stock.install_services("admin.vm.List", "admin.vm.property.Get", "admin.vm.CurrentState")
     stock.install_services("admin.vm.feature.Get", "admin.vm.feature.Set")
+    stock.install_services("qubes.FeaturesRequest", "qubes.NotifyTools", "qubes.NotifyUpdates")
     stock.install_fallback()
 
 

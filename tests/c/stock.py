@@ -20,6 +20,7 @@ import pytest
 
 from broker.sockets import short_path
 from tests.broker.rig import PATIENCE, ROOT
+from tools.installation.debian import SOCKET_SERVICES
 
 SOURCES = Path(__file__).parent
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
@@ -159,9 +160,10 @@ class Stock:
         script(self.fallback, f"cd {shlex.quote(str(ROOT))} && exec {command}")
 
     def install_services(self, *services: str) -> None:
-        """Services of dom0 that are qubesd's, as the installation of a stock dom0 has them."""
+        """Services of dom0 that are qubesd's, as an installation has them."""
         for service in services:
-            (self.services / service).symlink_to(self.root / "run/qubesd.sock")
+            leads = SOCKET_SERVICES[service].relative_to("/var")
+            (self.services / service).symlink_to(self.root / leads)
 
 
 def script(path: Path, command: str) -> None:

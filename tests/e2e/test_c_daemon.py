@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from broker.client import call
+from broker.wire import Failure
 from tests.broker.rig import PATIENCE, ROOT, answer
 from tests.c.dom0 import TOGETHER, Dom0, answered, refused, rows
 from tests.c.stock import Trace, script, traced
@@ -260,3 +261,33 @@ def test_a_caller_that_keeps_its_input_open_waits(dom0: Dom0) -> None:
         rest = process.stdout.read()
         assert process.wait(PATIENCE) == 0
     assert traced(0, rest).output.startswith(b"0\0dom0 class=AdminVM ")
+
+
+@pytest.mark.parametrize("target", ["dom0", "@adminvm"])
+def test_what_a_guest_announces_gets_to_the_misc_socket(dom0: Dom0, target: str) -> None:
+    """In the name of the qube that called, whatever it says; a qube that no rule lets is refused."""
+    call(dom0.daemon.socket, "admin.vm.Start", "alice")
+    try:
+        place = dom0.stock.root / "run/qubesdb/alice"
+        for key, value in (("features-request/os", "Linux"), ("qubes-tools/gui", "1")):
+            (place / key).parent.mkdir(parents=True, exist_ok=True)
+            (place / key).write_text(value)
+        for service, payload in (
+            ("qubes.FeaturesRequest", b""),
+            ("qubes.NotifyTools", b""),
+            ("qubes.NotifyUpdates", b"3\n"),
+        ):
+            refused(dom0.stock.call("bob", target, service, payload=payload))
+            trace = dom0.stock.call("alice", target, service, payload=payload)
+            assert answered(trace) == b""
+            words = "keyword adminvm" if target == "@adminvm" else "name dom0"
+            assert trace.words("service") == [(f"{service}+ alice {words}".encode("ascii"),)]
+        features = call(dom0.daemon.socket, "admin.vm.feature.List", "alice").split()
+        assert {b"os", b"gui", b"updates-available"} <= set(features)
+        assert answered(dom0.stock.call("alice", target, "qubes.NotifyUpdates", payload=b"many")) == Failure(
+            "ProtocolError", "expected a number of updates, at most 9 digits"
+        )
+    finally:
+        call(dom0.daemon.socket, "admin.vm.Kill", "alice")
+        for name in ("os", "gui", "updates-available", "last-updates-check"):
+            call(dom0.daemon.socket, "admin.vm.feature.Remove", "alice", name)

@@ -149,15 +149,65 @@ def test_names_follow_the_qubes_that_have_them(daemon: Daemon, phrase: Path, tmp
         ask(daemon, "admin.vm.Remove", name)
 
 
+ADDED = [
+    of_file(path, inner(path, content))
+    for path, content in (("vm2/keepsake", b"k"), ("vm3/keepsake", b"of mail"), ("vm3/b.conf", b""))
+]
+
+
+def test_files_of_extensions_are_put_where_one_says(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
+    archive = written(tmp_path / "a", [*good(), *ADDED])
+    ask(daemon, "admin.vm.Create.StandaloneVM", payload="name=mail label=red")
+    files = tmp_path / "files"
+    done = restored(daemon, phrase, archive, "--files", str(files))
+    assert (done.returncode, done.stderr) == (0, "")
+    found = {str(file.relative_to(files)): file.read_bytes() for file in files.rglob("*") if file.is_file()}
+    assert found == {"work/keepsake": b"k", "mail-1/keepsake": b"of mail", "mail-1/b.conf": b""}
+    assert {file.stat().st_mode & 0o077 for file in (files, *files.rglob("*"))} == {0}
+    state = (daemon.root / "var/lib/qubes/qubes.xml").read_bytes()
+    done = restored(daemon, phrase, archive, "--files", str(files))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{files}: is there; name a folder that is not" in done.stderr
+    assert (daemon.root / "var/lib/qubes/qubes.xml").read_bytes() == state
+    for name in ("work", "mail", "mail-1"):
+        ask(daemon, "admin.vm.Remove", name)
+
+
+def test_files_of_extensions_are_not_left_silently(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
+    done = restored(daemon, phrase, written(tmp_path / "a", [*good(), *ADDED]), "work")
+    assert (done.returncode, done.stdout) == (1, "work: restored\n")
+    assert "work: file 'keepsake' of an extension was left; --files DIR" in done.stderr
+    ask(daemon, "admin.vm.Remove", "work")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param(of_file("vm3/b.conf", inner("../b.conf", b"x")), id="path-trick"),
+        pytest.param(of_file("vm3/b.conf", inner("vm3/b.conf", bytes((4 << 20) + 1))), id="large"),
+    ],
+)
+def test_files_of_extensions_are_verified_first(
+    daemon: Daemon, phrase: Path, tmp_path: Path, last: Member
+) -> None:
+    done = restored(
+        daemon, phrase, written(tmp_path / "a", [*good(), last]), "--files", str(tmp_path / "files")
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "'vm3/b.conf'" in done.stderr
+    assert not (tmp_path / "files").exists()
+
+
 def test_list_and_verify(
     phrase: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = written(tmp_path / "a", [*good(), of_file("dom0-home/ann", inner("dom0-home/ann/x"))])
+    others = [of_file("dom0-home/ann", inner("dom0-home/ann/x")), of_file("vm3/d/x", inner("vm3/d/x"))]
+    archive = written(tmp_path / "a", [*good(), *ADDED, *others])
     for words, status, want in (
-        (["list"], 0, "work"),
+        (["list"], 0, "private keepsake\nbesides: dom0-home/ann\nbesides: vm3/d/x\n"),
         (["list", "--json"], 0, '"name": "work", "class": "StandaloneVM", "size": 1048576'),
         (["verify"], 0, "whole and authentic, 2 qubes"),
-        (["verify", "--json"], 0, '"other": ["dom0-home/ann"]'),
+        (["verify", "--json"], 0, '"other": ["dom0-home/ann", "vm3/d/x"]'),
     ):
         with pytest.raises(SystemExit) as ended:
             main([*words, "--passphrase-file", str(phrase), str(archive)])

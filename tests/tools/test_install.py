@@ -21,8 +21,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.editing.table import METHODS as POLICY_CALLS
 from broker.prompts.main import SOCKET
 from broker.root import SHIPPED
+from qubesd.api.imports import PROGRAMS as IMPORTS
+from qubesd.api.table import METHODS, MISC
 from tests.tools.test_switch import cut_short, fallback_of, snapshot, stock_root
 from tools.installation import debian, wheel
 from tools.installation.switch import STOCK_UNIT, TRIAL_UNIT, SwitchError, mode, switch
@@ -345,10 +348,10 @@ def test_the_installed_daemon_needs_neither_lxml_nor_libvirt(built: Path, tmp_pa
     assert run(sys.executable, "-I", "-c", code).stdout == "[]\n"
 
 
-def dpkg(root: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def dpkg(root: Path, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """dpkg in a scratch root that holds none of the packages that ours depend on."""
     options = ["--force-not-root", "--force-script-chrootless", "--force-depends", "--force-confold"]
-    return run("dpkg", f"--root={root}", f"--log={root}/dpkg.log", *options, *words)
+    return run("dpkg", f"--root={root}", f"--log={root}/dpkg.log", *options, *words, check=check)
 
 
 def dpkg_root(root: Path) -> Path:
@@ -411,16 +414,38 @@ def test_the_whole_package_keeps_the_policy_that_somebody_edited(
     assert edited.read_text() == "# ours\n"
 
 
+def test_the_whole_package_writes_over_no_service_of_anothers(
+    packages: dict[str, Path], tmp_path: Path
+) -> None:
+    root = dpkg_root(tmp_path / "root")
+    other = tmp_path / "other"
+    (other / "DEBIAN").mkdir(parents=True)
+    (other / "DEBIAN/control").write_text(
+        "Package: stock\nVersion: 1\nArchitecture: all\nMaintainer: x <x@localhost>\nDescription: x\n"
+    )
+    service = Path("etc/qubes-rpc/qubes.NotifyTools")
+    (other / service).parent.mkdir(parents=True)
+    (other / service).write_text("#!/bin/sh\n")
+    run("dpkg-deb", "--root-owner-group", "--build", other, tmp_path / "stock.deb")
+    dpkg(root, "--install", tmp_path / "stock.deb", packages["qubes-admin-policy"])
+    before = files_of(root)
+    refused = dpkg(root, "--install", packages["qubes-admin-core"], check=False)
+    assert refused.returncode != 0
+    assert f"'/{service}', which is also in package stock" in refused.stderr
+    assert files_of(root) == before
+
+
 @pytest.mark.parametrize("name", ["qubes-admin-policy", "qubes-admin-core"])
 def test_what_the_package_says_to_start_is_in_a_package(packages: dict[str, Path], name: str) -> None:
-    """Every link and unit leads to a file of the packages; only the agent makes its socket itself."""
+    """Every link leads to a file of the packages, or to a socket that a daemon or the agent makes itself."""
     needs("dpkg-deb")
     listed = "".join(run("dpkg-deb", "--contents", path).stdout for path in packages.values())
     there = {line.split()[5][1:] for line in listed.splitlines()}
     own = run("dpkg-deb", "--contents", packages[name]).stdout
     ends = {line.split(" -> ")[1] for line in own.splitlines() if " -> " in line}
     assert ends
-    assert ends - there <= {str(debian.AGENT_SOCKET)}
+    made = {debian.AGENT_SOCKET, Path("/var/run/qubesd.sock"), Path("/var/run/qubesd.misc.sock")}
+    assert ends - there <= {str(socket) for socket in made}
 
 
 def test_man_finds_a_page_of_every_program_that_is_installed(
@@ -494,6 +519,21 @@ def test_the_installed_agent_starts_with_the_session_and_serves_its_services(
     done = run(sys.executable, "-I", place, "--tty", check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "this is no terminal" in done.stderr
+
+
+def test_every_call_is_a_service_of_qrexec(packages: dict[str, Path], tmp_path: Path) -> None:
+    """A link to the socket that serves it, where it is no program."""
+    needs("dpkg-deb")
+    run("dpkg-deb", "--extract", packages["qubes-admin-core"], tmp_path)
+    links = {link.name: link.readlink() for link in (tmp_path / "etc/qubes-rpc").iterdir()}
+    calls = {*METHODS, *MISC, *POLICY_CALLS, *IMPORTS}
+    agents = {"policy.Ask", "policy.Notify", "device-agent.GUI"}
+    assert links.keys() == calls | agents | {"policy.RegisterArgument"}
+    programs = {*IMPORTS, *POLICY_CALLS, "admin.vm.Console"}
+    for name in calls:
+        place = "/usr/lib/qubes-admin-core/bin" if name in programs else "/var/run"
+        assert str(links[name].parent) == place, name
+    assert {name for name in calls if links[name].name == "qubesd.misc.sock"} == set(MISC)
 
 
 def test_the_installed_qubesd_serves_a_new_system(packages: dict[str, Path], short: Path) -> None:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.editing.table import METHODS as POLICY_CALLS
+from broker.places import QUBESD_MISC_SOCKET, QUBESD_SOCKET
 from broker.root import SHIPPED
+from qubesd.api.table import METHODS, MISC
 from tools.installation.switch import PROGRAM, below
 from tools.installation.tree import HERE, MANUAL, SWITCH, lay
 
@@ -29,6 +31,11 @@ SERVICES = {
     "policy.RegisterArgument": "qubes-policy-register-argument",
 }
 """The services that the qrexec daemon runs as a program; one that is two knows by its name which it is."""
+SOCKET_SERVICES = {
+    **{service: Path(QUBESD_SOCKET) for service in METHODS if service not in SERVICES},
+    **dict.fromkeys(MISC, Path(QUBESD_MISC_SOCKET)),
+}
+"""The services that the qrexec daemon connects to a socket of qubesd."""
 AGENT_SOCKET = Path("/var/run/qubes/policy-agent.sock")
 AGENT_SERVICES = ("policy.Ask", "policy.Notify", "device-agent.GUI")
 """They lead to the agent's socket, which is there while somebody is logged in."""
@@ -153,6 +160,8 @@ def _whole_files(root: Path, laid: Path) -> None:
             _link(root, Path("/usr/bin") / program.name, PROGRAM / "bin" / program.name)
     for service, name in SERVICES.items():
         _link(root, Path("/etc/qubes-rpc") / service, PROGRAM / "bin" / name)
+    for service, socket in SOCKET_SERVICES.items():
+        _link(root, Path("/etc/qubes-rpc") / service, socket)
     for service in AGENT_SERVICES:
         _link(root, Path("/etc/qubes-rpc") / service, AGENT_SOCKET)
     _copy(HERE / "autostart" / AUTOSTART, below(root, Path("/etc/xdg/autostart") / AUTOSTART))

@@ -157,6 +157,14 @@ def test_rules_that_are_none(tmp_path: Path) -> None:
         read(written(tmp_path / "a", members))
 
 
+@pytest.mark.parametrize("path", ["vm3/of-an-extension", "vm3/x.img", "vm3/folder/file"])
+def test_nothing_goes_unread(tmp_path: Path, path: str) -> None:
+    """A file that belongs to a qube, and is none that we know."""
+    members = [*good(), chunk(f"{path}.000", b"no gzip")]
+    with pytest.raises(QubesError, match=r"cut short|gzip failed"):
+        read(written(tmp_path / "a", members))
+
+
 def test_far_more_than_there_is() -> None:
     piece = b"x" * (1 << 20)
     fuse = Fuse("image", 1 << 20)

@@ -81,6 +81,23 @@ def test_request(tmp_path: Path, request_bytes: bytes, end: bool, want: bytes) -
 
 
 @pytest.mark.parametrize(
+    ("request_bytes", "silent"),
+    [pytest.param(b"", 1, id="nothing"), pytest.param(b"s", 0, id="a-byte")],
+)
+def test_who_says_nothing_is_counted_and_not_complained_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, request_bytes: bytes, silent: int
+) -> None:
+    async def act(rig: Rig) -> None:
+        for place in ("policy.EvalSimple", "policy.EvalGUI", "policy.sock"):
+            rig.sockets.silent = 0
+            assert await rig.ask(request_bytes, True, place) == b""
+            assert rig.sockets.silent == silent
+        assert ("closed without an answer" in caplog.text) is (silent == 0)
+
+    with_rig(tmp_path, act)
+
+
+@pytest.mark.parametrize(
     ("name", "header", "source", "target", "want"),
     [
         pytest.param(

@@ -20,7 +20,7 @@ from broker.sockets import Access, bind, publish
 from qubesd.config import Config, rooted
 from qubesd.store.fresh import fresh_system
 from qubesd.store.xml import dump
-from tests.broker.rig import ROOT, serving
+from tests.broker.rig import ROOT, errors, serving
 from tests.qubesd.store.versions import STOCK_4_3
 
 Ill = Callable[[Config], None]
@@ -204,6 +204,7 @@ def test_an_ill_is_found(tmp_path: Path, ill: Ill, level: str, about: str, what:
 def test_a_sound_host_that_serves(tmp_path: Path) -> None:
     """The daemon runs, in another process; nobody is there to be asked."""
     with serving(tmp_path) as daemon:
+        before = errors(tmp_path)
         command = [sys.executable, "-m", "broker.daemon", "--root", str(tmp_path), "--doctor", "--json"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
         checked = subprocess.run(
@@ -214,6 +215,7 @@ def test_a_sound_host_that_serves(tmp_path: Path) -> None:
             check=False,
         )
         daemon.create("after")
+        assert errors(tmp_path) == before
     found = json.loads(done.stdout)
     assert (done.returncode, done.stderr, checked.returncode) == (0, b"", 0)
     assert {one["about"] for one in found if one["level"] != "ok"} <= {

@@ -74,9 +74,14 @@ def test_a_message_may_come_in_pieces(tmp_path: Path) -> None:
         pytest.param(b"x" * (MAX_MESSAGE + 1), id="too-long"),
     ],
 )
-def test_what_is_no_message_is_closed_and_the_next_is_heard(tmp_path: Path, said: bytes) -> None:
+def test_what_is_no_message_is_closed_and_the_next_is_heard(
+    tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who says nothing at all only looks whether somebody is there."""
+
     async def guest(agent: Agent) -> None:
         assert await agent.send(said) == b""
+        assert ("closed without an answer" in caplog.text) is (said != b"")
         assert await agent.send(notify()) == b""
         await agent.person.until("! deny work 0")
 

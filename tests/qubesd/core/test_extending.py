@@ -254,3 +254,63 @@ def test_a_reaction_that_hangs_in_another_is_the_one_that_goes(
 def test_handlers_that_would_never_be_called_are_refused(handlers: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Extension(**handlers)
+
+
+FILE = Path("/etc/hostname")
+
+
+def fail(view: View, qube: Qube) -> Mapping[str, Path]:
+    raise ZeroDivisionError("of its own")
+
+
+def never(view: View, qube: Qube) -> Mapping[str, Path]:
+    while True:
+        pass
+
+
+def saving(**files: object) -> Any:
+    """An extension's word, be it right or wrong; ``_`` stands for a dot in a name."""
+    return lambda view, qube: {name.replace("_", "."): file for name, file in files.items()}
+
+
+@pytest.mark.parametrize(
+    ("handlers", "said"),
+    [
+        pytest.param({"a": fail}, "'a' fails .* of qube 'work'", id="raises"),
+        pytest.param({"a": never}, "'a' fails", id="hangs"),
+        pytest.param({"a": lambda view, qube: None}, "'a' fails", id="no-mapping"),
+        pytest.param({"a": saving(private_img=FILE)}, "'a' fails", id="image"),
+        pytest.param({"a": saving(firewall_xml=FILE)}, "'a' fails", id="firewall"),
+        pytest.param({"a": saving(notes_txt=FILE)}, "'a' fails", id="notes"),
+        pytest.param({"a": saving(empty=FILE)}, "'a' fails", id="empty"),
+        pytest.param({"a": lambda view, qube: {"../x": FILE}}, "'a' fails", id="up"),
+        pytest.param({"a": lambda view, qube: {".x": FILE}}, "'a' fails", id="dot"),
+        pytest.param({"a": lambda view, qube: {"x" * 49: FILE}}, "'a' fails", id="long"),
+        pytest.param({"a": lambda view, qube: {"x\n": FILE}}, "'a' fails", id="line-end"),
+        pytest.param({"a": lambda view, qube: {1: FILE}}, "'a' fails", id="no-name"),
+        pytest.param({"a": saving(x="/etc/hostname")}, "'a' fails", id="no-path"),
+        pytest.param({"a": saving(x=Path("x"))}, "'a' fails", id="relative"),
+        pytest.param({"a": saving(x=FILE), "b": saving(x=FILE)}, "'b' fails", id="twice"),
+        pytest.param({"a": saving(**{f"x{n}": FILE for n in range(17)})}, "'a' fails", id="many"),
+    ],
+)
+def test_what_cannot_be_saved_is_told(
+    handlers: dict[str, Any], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def guest(house: House) -> None:
+        for _ in range(2):
+            with pytest.raises(QubesError, match=said):
+                house.core.added(house.qube("work"))
+        assert "failed in what it saves of 'work'" in caplog.text
+
+    extensions = {name: Extension(saved=handler) for name, handler in handlers.items()}
+    stay(tmp_path, extensions, guest, limit=0.1)
+
+
+def test_what_is_saved_is_what_all_say(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        names = [f"x{number}" for number in range(15)]
+        assert house.core.added(house.qube("work")) == dict.fromkeys([*names, "y.img.old"], FILE)
+
+    most = Extension(saved=saving(**{f"x{n}": FILE for n in range(15)}))
+    stay(tmp_path, {"a": most, "b": Extension(), "c": Extension(saved=saving(y_img_old=FILE))}, guest)
