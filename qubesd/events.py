@@ -23,6 +23,8 @@ class Event:
 
     ahead: ClassVar[bool] = False
     """Whether it is published before the change that it announces."""
+    kept: ClassVar[bool] = False
+    """Whether changes of what is kept tell it, so that something can be added to these."""
     of_change: ClassVar[bool] = False
     """Whether only a change of what is kept tells it, which can still be refused when it is judged."""
     cause: ClassVar[bool] = False
@@ -84,6 +86,8 @@ class SystemRestored(SystemChanged):
 
 @dataclass(frozen=True, slots=True)
 class PropertyEvent(WireEvent):
+    kept = True
+
     """About one property; a subject of ``None`` means a global one. No ``oldvalue``: there was none, or it is
     a computed value that may have changed."""
 
@@ -154,6 +158,8 @@ class PropertyPreDel(PropertyEvent):
 
 @dataclass(frozen=True, slots=True)
 class FeatureEvent(WireEvent):
+    kept = True
+
     subject: str
     feature: str
 
@@ -204,6 +210,7 @@ class FeaturePreDelete(FeatureEvent):
 
 @dataclass(frozen=True, slots=True)
 class TagEvent(WireEvent):
+    kept = True
     of_change = True
 
     subject: str
@@ -233,6 +240,7 @@ class TagRemoved(TagEvent):
 @dataclass(frozen=True, slots=True)
 class QubeCreatedOnDisk(WireEvent):
     kind = "domain-create-on-disk"
+    kept = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +305,8 @@ class VolumeReplaced(VolumeEvent):
 
 @dataclass(frozen=True, slots=True)
 class PoolEvent(WireEvent):
+    kept = True
+
     """An event of the system (its subject is ``None``) that speaks of a pool."""
 
     pool: str
@@ -326,6 +336,8 @@ class PoolRemoved(PoolEvent):
 
 @dataclass(frozen=True, slots=True)
 class QubeListEvent(WireEvent):
+    kept = True
+
     """An event of the system (its subject is ``None``) that speaks of the qube ``qube``."""
 
     qube: str

@@ -3,13 +3,15 @@
 An extension is a value. Its handlers are plain functions that the daemon calls in its one thread, each within
 two seconds; what one of them raises besides a refusal is named in the log and hurts nobody but, where it
 vetoes, the change that it was asked about, and, where it saves files, the backup that would lack them. Which
-events there are is in ``qubesd.events``, ``qubesd.core.power_events`` and ``qubesd.core.guest_events``.
+events there are is in ``qubesd.events``, ``qubesd.core.power_events``, ``qubesd.core.device_events`` and
+``qubesd.core.guest_events``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -74,15 +76,17 @@ class Extension:
     names.
 
     Attributes:
-        vetoes: asked before anything happens. One refuses by a ``QubesError``, best a ``PermissionDenied``,
-            whose text is for the caller. Asked of events that are ``ahead`` or ``of_change``; where these
+        vetoes: asked before anything happens. One refuses by raising a ``QubesError``, best a
+            ``PermissionDenied``, whose text is for the caller, and lets pass by returning nothing; one that
+            returns anything failed. Asked of events that are ``ahead`` or ``of_change``; where these
             tell of a change, the view is of the system as it would be.
-        reactions: add steps to the change that tells the event. One may be called for a change that is then
-            refused, so it does nothing but these steps; where it fails, its steps are taken back.
+        reactions: add steps to the change that tells the event, which is one of those that are ``kept``. One
+            may be called for a change that is then refused, so it does nothing but these steps; where it
+            fails, its steps are taken back.
         watches: told of what has happened.
         entries: what a running qube of this host is to find in its database because of the extension, by key
             (``/qubes-service/cups``). Asked when the qube starts and when anything about it, or about a qube
-            that names it, has changed.
+            that names it, has changed. At most 1024 of 3072 bytes each, a key of one to four words.
         saved: which files are to be in a backup of the qube because of the extension, by their names in it:
             absolute paths of plain files of at most 4 MiB that are there. Asked of every qube but dom0 when
             a backup begins. One that fails, or names what cannot be saved, has the backup refused.
@@ -95,9 +99,27 @@ class Extension:
     saved: Callable[[View, Qube], Mapping[str, Path]] | None = None
 
     def __post_init__(self) -> None:
+        for field in ("vetoes", "reactions", "watches"):
+            _check_handlers(field, getattr(self, field))
+        for handler in (self.entries, self.saved):
+            if handler is not None:
+                _check_plain(handler)
         for veto in self.vetoes:
             if not (veto.kind.ahead or veto.kind.of_change):
                 raise ValueError(f"{veto.kind.__name__} cannot be refused: it has happened")
         for reaction in self.reactions:
-            if reaction.kind.ahead or not issubclass(reaction.kind, WireEvent):
+            if reaction.kind.ahead or not reaction.kind.kept:
                 raise ValueError(f"nothing can be added to {reaction.kind.__name__}: no change tells it")
+
+
+def _check_handlers(field: str, group: object) -> None:
+    """Raises ``TypeError`` for what is hardly meant: a forgotten comma or ``on``, a handler that waits."""
+    if not isinstance(group, tuple) or not all(isinstance(one, On) for one in group):
+        raise TypeError(f"{field}: expected a tuple of on(EVENT, HANDLER), such as (on(DomainStart, greet),)")
+    for one in group:
+        _check_plain(one.handler)
+
+
+def _check_plain(handler: object) -> None:
+    if not callable(handler) or iscoroutinefunction(handler) or isasyncgenfunction(handler):
+        raise TypeError(f"a handler is a plain function, and {handler!r} is none: nobody would wait for it")

@@ -73,14 +73,17 @@ class DevicePreAssign(OptionsEvent):
 
 class DeviceAssign(OptionsEvent):
     kind = "device-assign"
+    kept = True
 
 
 class DeviceUnassign(IdentityEvent):
     kind = "device-unassign"
+    kept = True
 
 
 class DeviceAssignmentChanged(IdentityEvent):
     kind = "device-assignment-changed"
+    kept = True
 
 
 class DeviceAdded(IdentityEvent):

@@ -38,7 +38,7 @@ class _Handler(NamedTuple):
 
     name: str
     kind: type[Event]
-    call: Callable[[Any, Any], None]
+    call: Callable[[Any, Any], object]
 
 
 class Extensions:
@@ -89,7 +89,7 @@ class Extensions:
             if name not in self._out:
                 try:
                     with within(self._limit):
-                        found[name] = dict(used.entries(self._keeper, qube))
+                        found[name] = _texts(used.entries(self._keeper, qube))
                 except BaseException as error:
                     self._note(name, f"entries of {qube.name!r}", error)
         return found
@@ -123,7 +123,9 @@ class Extensions:
             raise QubesError("an extension that may refuse this is out of service; the daemon's log says why")
         try:
             with within(self._limit):
-                veto.call(view, event)
+                said = veto.call(view, event)
+            if said is not None:
+                raise TypeError(f"it returned {said!r}; a veto refuses by raising a QubesError")
         except QubesError:
             raise
         except BaseException as error:
@@ -138,11 +140,8 @@ class Extensions:
         try:
             if self._depth > _DEEPEST:
                 raise RecursionError("reactions follow each other without end")
-            if self._depth > 1:  # the outermost one's time is running, and then begins anew
+            with within(self._limit):
                 reaction.call(Reaction(draft), event)
-            else:
-                with within(self._limit):
-                    reaction.call(Reaction(draft), event)
         except BaseException as error:
             draft.back(mark)
             self._note(reaction.name, type(event).__name__, error)
@@ -172,6 +171,17 @@ def _handlers(groups: Iterable[tuple[str, tuple[On[Any], ...]]]) -> Iterator[_Ha
     for name, group in groups:
         for one in group:
             yield _Handler(name, one.kind, one.handler)
+
+
+def _texts(entries: Mapping[str, str]) -> dict[str, str]:
+    """These entries; ``TypeError`` or ``ValueError`` where one is no text that can be written."""
+    for key, value in entries.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"expected texts, found {key!r}: {value!r}")
+        if "\0" in value:
+            raise ValueError(f"a NUL in the value of {key!r}")
+        value.encode()
+    return dict(entries)
 
 
 def _together(found: Mapping[str, Path], more: Mapping[str, Path]) -> dict[str, Path]:

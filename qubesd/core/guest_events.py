@@ -17,6 +17,7 @@ class FeaturesRequest(WireEvent):
     """
 
     kind = "features-request"
+    kept = True
     of_change = True
     cause = True
 
@@ -35,5 +36,6 @@ class TemplatePostinstall(WireEvent):
     """The guest announced its agent for the first time: it is installed."""
 
     kind = "template-postinstall"
+    kept = True
 
     subject: str

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from qubesd.core.device_events import DeviceAttach
 from qubesd.core.extending import Extensions
 from qubesd.core.power_events import DomainPreStart, DomainStart
 from qubesd.errors import PermissionDenied, QubesError
@@ -40,6 +41,17 @@ def break_off(view: object, event: WireEvent) -> None:
 
 def leave(view: object, event: WireEvent) -> None:
     sys.exit("of its own")
+
+
+def shrug(view: object, event: WireEvent) -> Any:
+    return False
+
+
+async def wait(view: object, event: WireEvent) -> None:
+    """What nobody would wait for."""
+
+
+WAITS: Any = wait
 
 
 def hang(view: object, event: WireEvent) -> None:
@@ -98,6 +110,7 @@ def stay(tmp_path: Path, extensions: Mapping[str, Extension], guest: Any, limit:
         pytest.param(refuse, "PermissionDenied", id="refuses"),
         pytest.param(break_off, "QubesException", id="fails"),
         pytest.param(leave, "QubesException", id="would-end-the-daemon"),
+        pytest.param(shrug, "QubesException", id="returns-something"),
     ],
 )
 def test_what_is_vetoed_does_not_happen(
@@ -249,11 +262,47 @@ def test_a_reaction_that_hangs_in_another_is_the_one_that_goes(
         pytest.param({"vetoes": (on(DomainStart, refuse),)}, "it has happened", id="veto-of-what-was"),
         pytest.param({"vetoes": (on(WireEvent, refuse),)}, "it has happened", id="veto-of-anything"),
         pytest.param({"reactions": (on(PropertyPreSet, break_off),)}, "no change tells it", id="ahead"),
+        pytest.param({"reactions": (on(DomainStart, break_off),)}, "no change tells it", id="of-a-run"),
+        pytest.param({"reactions": (on(DeviceAttach, break_off),)}, "no change tells it", id="of-a-device"),
+        pytest.param({"reactions": (on(WireEvent, break_off),)}, "no change tells it", id="of-anything"),
+        pytest.param({"vetoes": on(TagAdded, refuse)}, "expected a tuple", id="no-comma"),
+        pytest.param({"watches": (refuse,)}, "expected a tuple of on", id="no-on"),
+        pytest.param({"vetoes": (on(TagAdded, WAITS),)}, "nobody would wait for it", id="coroutine"),
+        pytest.param({"entries": wait}, "nobody would wait for it", id="coroutine-of-entries"),
+        pytest.param({"entries": {"/a": "b"}}, "is a plain function", id="no-function"),
     ],
 )
-def test_handlers_that_would_never_be_called_are_refused(handlers: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_handlers_that_could_do_nothing_are_refused(handlers: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
         Extension(**handlers)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param({"/a": 1}, id="number"),
+        pytest.param({1: "a"}, id="number-for-a-key"),
+        pytest.param({"/a": b"1"}, id="bytes"),
+        pytest.param({"/a": "\udc80"}, id="no-utf-8"),
+        pytest.param({"/a": "1\0"}, id="nul"),
+        pytest.param(None, id="nothing"),
+    ],
+)
+def test_entries_that_are_no_texts_are_the_failure_of_their_extension(
+    entries: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def guest(house: House) -> None:
+        await house.do(START, "work")
+        assert house.core.running("work").state == "Running"
+        found = house.core.extensions.entries(house.qube("work"), {"broken": {"/a": "0"}})
+        assert found == {"broken": {"/a": "0"}, "good": {"/b": "1"}}
+        assert "extension 'broken' failed in entries of 'work'" in caplog.text
+
+    extensions = {
+        "broken": Extension(entries=lambda look, qube: entries),
+        "good": Extension(entries=lambda look, qube: {"/b": "1"}),
+    }
+    stay(tmp_path, extensions, guest)
 
 
 FILE = Path("/etc/hostname")
