@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from broker.backup.archive import Archive, Saved
-from broker.backup.inner import Fuse
+from broker.backup.fuse import Fuse
 from qubesd.core.folders import FIREWALL
 from qubesd.store.firewall import load
 
