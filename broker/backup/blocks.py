@@ -9,7 +9,7 @@ from qubesd.errors import QubesError
 
 BLOCK = 512
 _PIECE = 1 << 20
-_MOST_DIGITS = 16
+MOST_DIGITS = 16
 _MOST_PADDING = 1 << 20
 """Zeros behind the archive; GNU tar writes 20 blocks at once."""
 
@@ -51,6 +51,6 @@ class Blocks:
 
     def number(self, digits: bytes) -> int:
         """A number that is written in decimal digits."""
-        if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        if not digits.isdigit() or len(digits) > MOST_DIGITS:
             raise QubesError(f"{self.name!r}: expected a number, found {digits[:32]!r}")
         return int(digits)

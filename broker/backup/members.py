@@ -57,7 +57,7 @@ class Entry(NamedTuple):
     """A member.
 
     Attributes:
-        name: its path, which may be any bytes but NUL.
+        name: its path, which may be any bytes but NUL; a folder's has no slash at its end.
         size: of a file, in bytes, with its holes; 0 for anything else.
         extents: where the data of a file are.
         link: where a link leads, empty for anything else but ``OTHER``; a hard link to a path as ``name`` is.
@@ -144,6 +144,8 @@ class Members:
             name, size, extents = newer(self._blocks, records, size)
         elif info.type == tarfile.GNUTYPE_SPARSE:
             size, extents = older(self._blocks, block, size)
+        if kind is Kind.FOLDER:
+            name = name.rstrip(b"/")
         if b"\0" in name or b"\0" in link:
             raise QubesError(f"{self._name!r}: a name has a NUL in it")
         if link and kind not in _LINKS:

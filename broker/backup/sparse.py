@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.backup.blocks import BLOCK, Blocks
+from broker.backup.blocks import BLOCK, MOST_DIGITS, Blocks
 from qubesd.errors import QubesError
 
 _MOST_EXTENTS = 1 << 20
-_LONGEST_NUMBER = 16
 _RECORDS = b"GNU.sparse."
 
 Extents = list[tuple[int, int]]
@@ -36,8 +35,8 @@ def newer(blocks: Blocks, records: Mapping[bytes, bytes], stored: int) -> tuple[
 
 
 def older(blocks: Blocks, block: bytes, stored: int) -> tuple[int, Extents]:
-    """The size and data of the older form: four pieces in the header, which is ``block``, and 21 in each block
-    that follows. ``stored`` is the bytes that the data take."""
+    """The size and data of a file of the older form: four pieces in its header, which is ``block``, and 21 in
+    each block that follows. ``stored`` is the bytes that the data take."""
     extents = _pieces(block[386:482])
     size, more = _octal(block[483:495]), block[482]
     while more:
@@ -57,7 +56,7 @@ def _listed(blocks: Blocks) -> tuple[Extents, int]:
     def number() -> int:
         nonlocal listed, rest
         while b"\n" not in rest:
-            if len(rest) > _LONGEST_NUMBER:
+            if len(rest) > MOST_DIGITS:
                 raise QubesError(f"{blocks.name!r}: the list of its data cannot be read")
             rest += blocks.exactly(BLOCK)
             listed += BLOCK
