@@ -47,7 +47,8 @@ exit status:
        or something was not restored, which standard error tells
   2    the command line is wrong
   130  interrupted; a restore leaves the qubes that it had finished, and one that
-       it had not, which cannot start and can be removed
+       it had not, which cannot start and can be removed; of a home it leaves
+       nothing
 
 environment:
   TMPDIR

@@ -66,6 +66,7 @@ class Unpacking:
     def finish(self, home: Folder) -> None:
         """Give every folder what it is to be; the home itself stays closed to others, and is its owner's."""
         self._finish(self._root, home)
+        os.fchmod(self._root, _MINE)  # it may have got a bit from the folder above
         if self._owner is not None:
             os.fchown(self._root, *self._owner)
 

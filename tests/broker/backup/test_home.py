@@ -120,12 +120,14 @@ def test_all_of_it_belongs_to_whom_the_home_belongs_to(tmp_path: Path) -> None:
     place.mkdir()
     if os.geteuid() == 0:
         os.chown(place, 1234, 4321)
+    place.chmod(0o2755)
     made = restored(saved(original, tmp_path / "archive"), place)
     status = place.stat()
     for above, folders, names in os.walk(made):
         for name in (".", *folders, *names):
             owned = os.lstat(os.path.join(above, name))
             assert (owned.st_uid, owned.st_gid) == (status.st_uid, status.st_gid)
+            assert not owned.st_mode & 0o7000
 
 
 def test_a_home_in_the_newer_form_of_tar_comes_back(tmp_path: Path) -> None:
@@ -220,3 +222,19 @@ def test_a_home_that_is_a_link_is_where_it_leads(tmp_path: Path) -> None:
     (tmp_path / "ann").symlink_to("data")
     made = unpacked(home(entry(f"{HOME}/x", b"x")), target(tmp_path / "ann", "no-such"))
     assert (tmp_path / "data" / made.name / "x").read_bytes() == b"x"
+
+
+def test_whoever_moves_the_folder_meanwhile_leads_nobody_elsewhere(tmp_path: Path) -> None:
+    place, victim = tmp_path / "ann", tmp_path / "victim"
+    place.mkdir()
+    victim.mkdir()
+
+    def move(_: int) -> None:
+        for hidden in place.glob(".home-restore-*"):
+            if not hidden.is_symlink():
+                hidden.rename(place / "moved")
+                hidden.symlink_to(victim)
+
+    unpacked(CONTENT, place, move)
+    assert os.listdir(victim) == []
+    assert sorted(os.listdir(place / "moved")) == ["closed", "y"]
