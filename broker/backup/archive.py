@@ -14,19 +14,22 @@ from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
 from broker.backup.inner import Reader
+from broker.backup.members import Members
 from broker.backup.outer import Index, Member, index
 from qubesd.backup import encryption, filters, header
+from qubesd.backup.home import FOLDER
 from qubesd.backup.processes import Processes, pipe, producing
 from qubesd.core.backup_content import CONTENT, PATH, SIZE
 from qubesd.core.backup_files import EMPTY, MOST, OWN, may_be_added
 from qubesd.errors import QubesError, StoreError
-from qubesd.model.state import Klass, Qube, System
+from qubesd.model.state import DOM0, Klass, Qube, System
 from qubesd.store.xml import load
 
 _MOST_QUBES = 64 << 20
 """Bytes of qubes.xml."""
 _MOST_IMAGE = 1 << 50
 _QUBE_PATH = re.compile(r"vm[0-9]{1,5}/", re.ASCII)
+_HOME_PATH = re.compile(rf"{FOLDER}/([A-Za-z0-9_.-]{{1,64}})", re.ASCII)
 _IMAGE = ".img"
 
 
@@ -58,11 +61,20 @@ class Saved(NamedTuple):
         yield from self.added.values()
 
 
+class SavedHome(NamedTuple):
+    """dom0's home in the archive: its path there, whose it was, and the bytes that it took on the disk."""
+
+    path: str
+    user: str
+    size: int
+
+
 class Archive:
     """One archive. Every method blocks.
 
     Attributes:
-        saved: the qubes in it by name; dom0 with its home is not among them.
+        saved: the qubes in it by name; dom0 is not among them.
+        home: dom0's; ``None`` where it was not saved.
         system: all that was there, also what was not saved.
         other: the paths of what is in it for none of these.
     """
@@ -88,6 +100,7 @@ class Archive:
             with self.reading(header.QUBES, _MOST_QUBES) as reader:
                 content = reader.content()
             self.system: System = _system(content)
+            self.home = self._home()
             self.saved, self.other = self._contents()
         except BaseException:
             self._file.close()
@@ -120,6 +133,16 @@ class Archive:
         """
         with self.stream(path) as stream:
             yield Reader(stream, path, most, self.size_of(path))
+
+    @contextmanager
+    def members(self, path: str) -> Iterator[Members]:
+        """What is in the file at the path, where that is more than one. It counts when the end was reached.
+
+        Raises:
+            QubesError: it is damaged, moved, or not what it should be.
+        """
+        with self.stream(path) as stream:
+            yield Members(stream, path, self.size_of(path))
 
     @contextmanager
     def stream(self, path: str) -> Iterator[IO[bytes]]:
@@ -173,9 +196,20 @@ class Archive:
             out.seek(0)
             self._processes.copy(out.fileno(), target)
 
+    def _home(self) -> SavedHome | None:
+        qube = self.system.qubes.get(DOM0)
+        if qube is None or not qube.features.get(CONTENT):
+            return None
+        path = qube.features.get(PATH, "")
+        match = _HOME_PATH.fullmatch(path)
+        if match is None or path not in self._index.files:
+            raise QubesError(f"{self.place}: the home of dom0 is missing; it was cut short")
+        return SavedHome(path, match[1], _size(qube))
+
     def _contents(self) -> tuple[dict[str, Saved], list[str]]:
         """The qubes that qubes.xml says are in it, each with its files, all of which must be there."""
-        paths = [path for path in self._index.files if path != header.QUBES]
+        told = {header.QUBES} if self.home is None else {header.QUBES, self.home.path}
+        paths = [path for path in self._index.files if path not in told]
         saved: dict[str, Saved] = {}
         known: set[str] = set()
         for qube in self.system.in_order():
@@ -204,8 +238,7 @@ class Archive:
         kept = {volume.name for volume in qube.volumes.values() if volume.save_on_stop}
         if kept != images.keys() or not paths:
             raise QubesError(f"{self.place}: something of qube {qube.name!r} is missing; it was cut short")
-        size = qube.features.get(SIZE, "")
-        return Saved(qube, path, images, files, added, int(size) if size.isdigit() and len(size) < 20 else 0)
+        return Saved(qube, path, images, files, added, _size(qube))
 
     def _bytes(self, member: Member) -> bytes:
         self._file.seek(member.offset)
@@ -228,6 +261,12 @@ class Archive:
 
     def _aside(self) -> IO[bytes]:
         return TemporaryFile(dir=self._spool, buffering=0)
+
+
+def _size(qube: Qube) -> int:
+    """What it took on the disk, as the archive says; 0 where that cannot be read."""
+    size = qube.features.get(SIZE, "")
+    return int(size) if size.isdigit() and len(size) < 20 else 0
 
 
 def _system(content: bytes) -> System:

@@ -33,22 +33,34 @@ class Plan(NamedTuple):
     names: Mapping[str, str]
 
 
-def plan(saved: Mapping[str, Saved], wanted: Collection[str], there: Mapping[str, str]) -> Plan:
-    """How to restore the wanted qubes, or all of them, into a system with these qubes.
+def chosen(inside: Collection[str], named: Collection[str], excluded: Collection[str]) -> list[str]:
+    """Which of the names in the archive are to be restored: those, or all where none is named, but for the
+    excluded ones.
 
     Raises:
-        QubesError: one of them is not in the archive, or its template is neither there nor restored.
+        QubesError: one of them is not in the archive, or nothing is left.
     """
-    for name in wanted:
-        if name not in saved:
+    for name in (*named, *excluded):
+        if name not in inside:
             raise QubesError(f"no qube {name!r} is in the archive; see qube-backup list")
-    chosen = [one for name, one in saved.items() if not wanted or name in wanted]
+    found = [name for name in inside if name in (named or inside) and name not in excluded]
+    if not found:
+        raise QubesError("there is nothing to restore; see qube-backup list")
+    return found
+
+
+def plan(saved: Collection[Saved], there: Mapping[str, str]) -> Plan:
+    """How to restore these qubes into a system with those that are there, with the class of each.
+
+    Raises:
+        QubesError: the template of one is neither there nor restored.
+    """
     taken = set(there)
     names: dict[str, str] = {}
-    for one in chosen:
+    for one in saved:
         names[one.qube.name] = _free(one.qube.name, taken)
         taken.add(names[one.qube.name])
-    steps = [Step(one, names[one.qube.name], _template(one, names, there)) for one in _ordered(chosen)]
+    steps = [Step(one, names[one.qube.name], _template(one, names, there)) for one in _ordered(saved)]
     return Plan(steps, names)
 
 
@@ -76,7 +88,7 @@ def _template(one: Saved, names: Mapping[str, str], there: Mapping[str, str]) ->
     return found
 
 
-def _ordered(chosen: Iterable[Saved]) -> list[Saved]:
+def _ordered(saved: Iterable[Saved]) -> list[Saved]:
     """Templates first, then what disposables are made of, then the rest, disposables last."""
 
     def rank(one: Saved) -> int:
@@ -86,4 +98,4 @@ def _ordered(chosen: Iterable[Saved]) -> list[Saved]:
             return 3
         return 1 if one.qube.properties.get("template_for_dispvms") is True else 2
 
-    return sorted(chosen, key=rank)
+    return sorted(saved, key=rank)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
 _PAUSE = 1.0
@@ -35,3 +36,10 @@ class Progress:
         if self._shown:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+
+def counted(pieces: Iterable[tuple[int, bytes]], count: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
+    """The pieces of a file, of whose lengths ``count`` is told as they are taken."""
+    for place, piece in pieces:
+        count(len(piece))
+        yield place, piece

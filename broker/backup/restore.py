@@ -7,13 +7,14 @@ again; a property, tag or feature that the system refuses is told, and the qube 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from broker.backup.added import put
 from broker.backup.archive import Archive, Saved
 from broker.backup.plan import Plan, Step
+from broker.backup.progress import counted
 from broker.backup.system import LiveSystem, Refused
 from qubesd.core.backup_content import CONTENT, PATH, SIZE
 from qubesd.core.folders import FIREWALL, NOTES
@@ -192,9 +193,3 @@ class Restore:
             act()
         except Refused as error:
             self._warn(f"{step.name}: {error}")
-
-
-def counted(pieces: Iterable[tuple[int, bytes]], count: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
-    for place, piece in pieces:
-        count(len(piece))
-        yield place, piece

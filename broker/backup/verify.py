@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from broker.backup.archive import Archive, Saved
-from broker.backup.inner import Fuse
+from broker.backup.fuse import Fuse
 from qubesd.core.folders import FIREWALL
 from qubesd.store.firewall import load
 
@@ -31,7 +31,7 @@ def verify(archive: Archive, saved: Iterable[Saved], count: Callable[[int], None
 
 
 def verify_others(archive: Archive, count: Callable[[int], None]) -> None:
-    """Read what belongs to no qube, such as dom0's home: that it is what was written, and no bomb. Raises
+    """Read what belongs to no qube and is not dom0's home: that it is what was written, and no bomb. Raises
     ``QubesError`` as ``verify``."""
     for path in archive.other:
         fuse = Fuse(path, archive.size_of(path))

@@ -14,13 +14,13 @@ FOLDER = "dom0-home"
 
 
 def home_in_group(group: str) -> Path | None:
-    """That home; ``None`` where the group is empty, not there or without a name."""
+    """That home, where it really lies; ``None`` where the group is empty, not there or without a name."""
     try:
         members = grp.getgrnam(group).gr_mem if group else []
         home = Path(pwd.getpwnam(members[0]).pw_dir) if members else None
     except KeyError:
         return None
-    return home if home is not None and home.is_dir() else None
+    return home.resolve() if home is not None and home.is_dir() else None
 
 
 def used(home: Path) -> int:

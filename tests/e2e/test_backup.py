@@ -85,7 +85,7 @@ def test_from_one_system_to_another(tmp_path: Path, phrase: Path) -> None:
     with serving(other) as daemon:
         done = restored(daemon, phrase, one / "archive", "--json")
         assert (done.returncode, done.stderr) == (0, "")
-        assert json.loads(done.stdout) == {"restored": {"work": "work"}, "warnings": []}
+        assert json.loads(done.stdout) == {"restored": {"work": "work"}, "home": None, "warnings": []}
         copy = other / "var/lib/qubes/appvms/work/private.img"
         assert written_in(copy) == written_in(original)
         assert copy.stat().st_size == original.stat().st_size == 2048 * MIB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,8 +27,9 @@ from tests.broker.backup.forge import (
     store,
     written,
 )
+from tests.broker.backup.homes import HOME, entry, home, link, with_home
 from tests.broker.rig import PATIENCE, ROOT, Daemon, serving
-from tests.e2e.backup_rig import ask, phrase_in, restored
+from tests.e2e.backup_rig import ask, phrase_in, program, restored
 from tests.qubesd.backup.by_hand import needs_scrypt
 
 pytestmark = needs_scrypt
@@ -198,21 +200,118 @@ def test_files_of_extensions_are_verified_first(
     assert not (tmp_path / "files").exists()
 
 
-def test_list_and_verify(
-    phrase: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+ANN = home(entry(f"{HOME}/x", b"of ann"))
+
+
+def test_dom0_comes_with_all_the_others(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
+    archive = written(tmp_path / "a", with_home(ANN))
+    done = restored(daemon, phrase, archive, "--home", str(tmp_path), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    assert answer["restored"] == {"mail": "mail", "work": "work"}
+    made = Path(answer["home"])
+    assert made.parent == tmp_path
+    assert (made / "x").read_bytes() == b"of ann"
+    for name in ("work", "mail"):
+        ask(daemon, "admin.vm.Remove", name)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["--exclude", "dom0"], "mail: restored\nwork: restored\n", id="excluded"),
+        pytest.param(["work"], "work: restored\n", id="not-named"),
+        pytest.param(["--exclude", "dom0", "--exclude", "work"], "mail: restored\n", id="two-excluded"),
+    ],
+)
+def test_dom0_is_left_out(daemon: Daemon, phrase: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    """Nobody asks then where its home is to go."""
+    done = restored(daemon, phrase, written(tmp_path / "a", with_home(ANN)), *words)
+    assert (done.returncode, "".join(sorted(done.stdout.splitlines(True))), done.stderr) == (0, said, "")
+    for line in said.splitlines():
+        ask(daemon, "admin.vm.Remove", line.partition(":")[0])
+
+
+def test_dom0_alone_needs_no_daemon(phrase: Path, tmp_path: Path) -> None:
+    archive = written(tmp_path / "a", with_home(ANN))
+    done = program(
+        *("restore", "--root", tmp_path / "none", "--passphrase-file", phrase),
+        *("--home", tmp_path, archive, "dom0"),
+    )
+    (made,) = tmp_path.glob("home-restore-*")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"dom0: restored into {made}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "said"),
+    [
+        pytest.param(home(link(f"{HOME}/x", "/etc/passwd")), [], "is no path of a home", id="hostile"),
+        pytest.param(ANN[:-512], [], "is cut short", id="cut"),
+        pytest.param(ANN, ["dom0", "--source", "caller"], "for dom0 only", id="for-another-qube"),
+        pytest.param(ANN, ["--exclude", "nosuch"], "no qube 'nosuch'", id="excluded-and-not-there"),
+        pytest.param(ANN, ["work", "--exclude", "work"], "nothing to restore", id="nothing"),
+    ],
+)
+def test_what_is_refused_of_a_home_changes_nothing(
+    daemon: Daemon, phrase: Path, tmp_path: Path, content: bytes, words: list[str], said: str
 ) -> None:
-    others = [of_file("dom0-home/ann", inner("dom0-home/ann/x")), of_file("vm3/d/x", inner("vm3/d/x"))]
-    archive = written(tmp_path / "a", [*good(), *ADDED, *others])
+    state = (daemon.root / "var/lib/qubes/qubes.xml").read_bytes()
+    archive, place = written(tmp_path / "a", with_home(content)), tmp_path / "place"
+    place.mkdir()
+    done = restored(daemon, phrase, archive, *words, "--home", str(place))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert (daemon.root / "var/lib/qubes/qubes.xml").read_bytes() == state
+    assert os.listdir(place) == []
+
+
+def test_a_home_with_nowhere_to_go_is_told_before_anything_is_done(
+    daemon: Daemon, phrase: Path, tmp_path: Path
+) -> None:
+    done = restored(daemon, phrase, written(tmp_path / "a", with_home(ANN)))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "name a folder with --home, or leave it out with --exclude dom0" in done.stderr
+    assert "work" not in ask(daemon, "admin.vm.List")
+
+
+def test_who_restores_for_another_qube_gets_no_home(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
+    archive = written(tmp_path / "a", with_home(ANN))
+    done = restored(daemon, phrase, archive, "--home", str(tmp_path), "--source", "caller")
+    assert "work: cannot be made" in done.stderr
+    assert "dom0" not in done.stdout
+    assert sorted(os.listdir(tmp_path)) == ["a"]
+
+
+def test_list_and_verify(phrase: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = [of_file(path, inner(path)) for path in ("strange/x", "vm3/d/x")]
+    archive = written(tmp_path / "a", [*with_home(ANN), *ADDED, *others])
     for words, status, want in (
-        (["list"], 0, "private keepsake\nbesides: dom0-home/ann\nbesides: vm3/d/x\n"),
+        (["list"], 0, "private keepsake\n"),
+        (["list"], 0, "\ndom0                             AdminVM               4096  home of ann\n"),
+        (["list"], 0, "\nbesides: strange/x\nbesides: vm3/d/x\n"),
         (["list", "--json"], 0, '"name": "work", "class": "StandaloneVM", "size": 1048576'),
-        (["verify"], 0, "whole and authentic, 2 qubes"),
-        (["verify", "--json"], 0, '"other": ["dom0-home/ann", "vm3/d/x"]'),
+        (
+            ["list", "--json"],
+            0,
+            '{"name": "dom0", "class": "AdminVM", "size": 4096, "images": [], "added": []}',
+        ),
+        (["verify"], 0, "whole and authentic, 2 qubes and dom0's home"),
+        (["verify", "--json"], 0, '"qubes": ["dom0", "mail", "work"], "other": ["strange/x", "vm3/d/x"]'),
     ):
         with pytest.raises(SystemExit) as ended:
             main([*words, "--passphrase-file", str(phrase), str(archive)])
         assert ended.value.code == status
         assert want in capsys.readouterr().out
+
+
+def test_a_home_is_verified_as_it_would_be_restored(
+    phrase: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = written(tmp_path / "a", with_home(home(entry("/etc/passwd"))))
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "--passphrase-file", str(phrase), str(archive)])
+    assert ended.value.code == 1
+    assert "'/etc/passwd' is no path of a home" in capsys.readouterr().err
 
 
 def test_a_passphrase_is_asked_for_on_the_terminal(tmp_path: Path) -> None:

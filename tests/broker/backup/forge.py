@@ -115,7 +115,8 @@ def sparse(name: str, size: int, listed: bytes, data: bytes, **records: str) -> 
 
 def store(content: Mapping[str, Mapping[str, str]] | None = None, *more: Qube) -> bytes:
     """The store of a system with the qubes ``work`` (2), ``mail`` (3) and more; ``content`` are features."""
-    dom0 = Qube("dom0", 0, "00000000-0000-0000-0000-000000000000", Klass.ADMIN, {"label": "black"})
+    uuid, marks = "00000000-0000-0000-0000-000000000000", (content or {}).get("dom0", {})
+    dom0 = Qube("dom0", 0, uuid, Klass.ADMIN, {"label": "black"}, marks)
     system = System(
         labels={"red": Label("red", 1, "0xcc0000"), "black": Label("black", 8, "0x000000")},
         pools={"main": PoolConfig("main", "file-reflink", {"dir_path": "/var/lib/qubes"})},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.backup.inner import Fuse
+from broker.backup.fuse import Fuse
 from qubesd.backup.encryption import check_cost
 from qubesd.errors import QubesError
 from tests.broker.backup.forge import (
@@ -106,7 +106,11 @@ NAME = "vm2/private.img"
         ),
         pytest.param(inner(NAME, pax_headers={"x": "y" * 70_000}), "too many records", id="records"),
         pytest.param(inner(NAME, pax_headers={"size": "-1"}), "expected a number", id="record-of-a-size"),
-        pytest.param(inner("x", b"999 a=b\n", type=tarfile.XHDTYPE), "records cannot be read", id="record"),
+        pytest.param(
+            tar_of(inner("x", b"999 a=b\n", type=tarfile.XHDTYPE)[:1024], inner(NAME, b"x")),
+            "records cannot be read",
+            id="record",
+        ),
     ],
 )
 def test_an_image_that_is_authentic(tmp_path: Path, content: bytes, words: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import subprocess
 from pathlib import Path
 
@@ -33,3 +35,17 @@ def test_a_home_comes_back_with_its_links(tmp_path: Path) -> None:
 @pytest.mark.parametrize("group", ["", "no-such-group", "root"])
 def test_nobody_has_a_home_to_save(group: str) -> None:
     assert home_in_group(group) is None
+
+
+def test_the_first_member_has_one_where_it_really_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The users of this machine cannot be had otherwise."""
+    (tmp_path / "disk/ann").mkdir(parents=True)
+    (tmp_path / "ann").symlink_to("disk/ann")
+    group = grp.struct_group(("qubes", "x", 98, ["ann", "bob"]))
+    user = pwd.struct_passwd(("ann", "x", 1000, 1000, "", str(tmp_path / "ann"), "/bin/sh"))
+    monkeypatch.setattr("grp.getgrnam", {"qubes": group}.__getitem__)
+    monkeypatch.setattr("pwd.getpwnam", {"ann": user}.__getitem__)
+    assert home_in_group("qubes") == tmp_path / "disk/ann"
+    assert home_in_group("wheel") is None
