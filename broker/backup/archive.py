@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, NamedTuple
 
 from broker.backup.inner import Reader
@@ -21,6 +21,7 @@ from qubesd.backup.home import FOLDER
 from qubesd.backup.processes import Processes, pipe, producing
 from qubesd.core.backup_content import CONTENT, PATH, SIZE
 from qubesd.core.backup_files import EMPTY, MOST, OWN, may_be_added
+from qubesd.disk import why
 from qubesd.errors import QubesError, StoreError
 from qubesd.model.state import DOM0, Klass, Qube, System
 from qubesd.store.xml import load
@@ -189,6 +190,10 @@ class Archive:
         with self._copied(chunk) as sealed, self._aside() as out:
             try:
                 encryption.decrypt(self._processes, key, sealed, out)
+            except OSError as error:
+                raise QubesError(
+                    f"{self._folder}: a piece of 100 MiB cannot be put aside: {why(error)}"
+                ) from error
             except QubesError as error:
                 raise QubesError(
                     f"{chunk.name!r} is damaged, or another stands in its place: {error}"
@@ -261,6 +266,10 @@ class Archive:
 
     def _aside(self) -> IO[bytes]:
         return TemporaryFile(dir=self._spool, buffering=0)
+
+    @property
+    def _folder(self) -> Path:
+        return self._spool or Path(gettempdir())
 
 
 def _size(qube: Qube) -> int:

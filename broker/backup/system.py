@@ -9,6 +9,7 @@ from pathlib import Path
 from broker.client import CallError, NoReplyError, call
 from broker.services.volume_import import Places, imported
 from broker.wire import Failure, FramingError, parse_reply
+from qubesd.disk import why
 from qubesd.errors import QubesError, StorageError
 from qubesd.model.state import DOM0
 from qubesd.storage.receiving import write
@@ -102,4 +103,4 @@ def _write(target: Path, pieces: Iterator[tuple[int, bytes]]) -> None:
         finally:
             os.close(writer)
     except OSError as error:
-        raise StorageError(f"{target}: {error.strerror}") from error
+        raise StorageError(f"{target}: cannot be written: {why(error)}") from error

@@ -41,6 +41,10 @@ def to_file(path: str, notes: Path) -> Iterator[int]:
         note.write_bytes(os.fsencode(unfinished))
         sync(note)
         sync(notes)
+    except OSError as error:
+        note.unlink(missing_ok=True)
+        raise QubesError(f"{notes}: cannot be written: {why(error)}") from error
+    try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         target = os.open(unfinished, flags, 0o600)
     except FileExistsError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from subprocess import PIPE
 from typing import IO
 
-from qubesd.backup.processes import Processes, pipe
+from qubesd.backup.processes import Process, Processes, pipe, write_all
 from qubesd.errors import QubesError
 
 OVERHEAD = 128
@@ -24,6 +24,8 @@ _MOST_MEMORY = 4 << 30
 """Bytes. The stock tools choose by the machine's memory and five seconds of work; more than this is an
 attempt to keep the reader busy."""
 _MOST_WORK = 1 << 26
+_PROBE = 1 << 16
+"""Bytes for which a disk has room that has not kept the program from writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def encrypting(processes: Processes, passphrase: bytes, output: IO[bytes], cost:
 
     Raises:
         QubesError: the program is missing or fails.
+        OSError: the file cannot be written.
     """
     with pipe() as (reader, writer):
         words = ["scrypt", "enc", "-P", *cost.words(), f"/dev/fd/{reader.fileno()}"]
@@ -67,7 +70,7 @@ def encrypting(processes: Processes, passphrase: bytes, output: IO[bytes], cost:
             except BrokenPipeError:
                 early = True
             writer.close()
-            process.finish()
+            _finish(process, output)
             if early:
                 raise QubesError("scrypt ended before it had read everything")
 
@@ -77,6 +80,7 @@ def decrypt(processes: Processes, passphrase: bytes, source: IO[bytes], output: 
 
     Raises:
         QubesError: it was changed, the passphrase is another, or it wants too much of this machine.
+        OSError: ``output`` cannot be written.
     """
     source.seek(0)
     check_cost(source.read(_HEADER.size))
@@ -84,7 +88,17 @@ def decrypt(processes: Processes, passphrase: bytes, source: IO[bytes], output: 
     words = ["scrypt", "dec", "-f", "-P", f"/dev/fd/{source.fileno()}"]
     with processes.running(words, PIPE, output, (source.fileno(),)) as process:
         process.tell(passphrase + b"\n")
+        _finish(process, output)
+
+
+def _finish(process: Process, output: IO[bytes]) -> None:
+    """Wait for its end. Where it failed because it could not write, that is an ``OSError``."""
+    try:
         process.finish()
+    except QubesError:
+        # It tells in words alone why; the disk is asked again.
+        write_all(output.fileno(), bytes(_PROBE))
+        raise
 
 
 def check_cost(untrusted_header: bytes) -> None:

@@ -19,6 +19,8 @@ from qubesd.backup import encryption, filters, header, inner
 from qubesd.backup.encryption import Cost
 from qubesd.backup.header import Header
 from qubesd.backup.processes import Processes, Produce, pipe, producing, write_all
+from qubesd.disk import why
+from qubesd.errors import QubesError
 
 CHUNK = 100 << 20
 """Bytes of a chunk before it is encrypted; the last of a file has less."""
@@ -45,11 +47,12 @@ class ArchiveWriter:
         """Write the header and its authenticated copy."""
         data = self._header.dump()
         with self._put_aside() as plain, self._put_aside() as sealed:
-            plain.write(data)
-            self._add(header.HEADER, plain)
             key = encryption.of_header(self._passphrase)
-            with encryption.encrypting(self._processes, key, sealed, self._cost) as out:
-                write_all(out, data)
+            with self._spooling():
+                plain.write(data)
+                with encryption.encrypting(self._processes, key, sealed, self._cost) as out:
+                    write_all(out, data)
+            self._add(header.HEADER, plain)
             self._add(header.HMAC, sealed)
 
     def add_file(self, name: str, content: bytes) -> None:
@@ -72,7 +75,7 @@ class ArchiveWriter:
         """Write the next chunk from the descriptor; how many bytes it had."""
         key = encryption.of_file(self._header.backup_id, name, self._passphrase)
         with self._put_aside() as sealed:
-            with encryption.encrypting(self._processes, key, sealed, self._cost) as out:
+            with self._spooling(), encryption.encrypting(self._processes, key, sealed, self._cost) as out:
                 copied = self._processes.copy(source, out, CHUNK)
             self._add(name + header.ENCRYPTED, sealed)
         return copied
@@ -87,7 +90,18 @@ class ArchiveWriter:
         write_all(self._target, bytes(-info.size % inner.BLOCK + 2 * inner.BLOCK))
 
     def _put_aside(self) -> IO[bytes]:
-        return TemporaryFile(dir=self._spool, buffering=0)
+        with self._spooling():
+            return TemporaryFile(dir=self._spool, buffering=0)
+
+    @contextmanager
+    def _spooling(self) -> Iterator[None]:
+        """Say of the disk that it has no room for a chunk, which may be another than the archive's."""
+        try:
+            yield
+        except OSError as error:
+            raise QubesError(
+                f"{self._spool}: a piece of the backup cannot be put aside: {why(error)}"
+            ) from error
 
     @contextmanager
     def _filtered(self, produce: Produce) -> Iterator[int]:

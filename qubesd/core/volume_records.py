@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
 from qubesd.core.storage import Storage
 from qubesd.core.usage import Grown
-from qubesd.errors import PermissionDenied
+from qubesd.errors import PermissionDenied, StoreError
 from qubesd.model.state import Qube, VolumeConfig
 from qubesd.model.volumes import current
 from qubesd.storage.pool import Pool
+
+_log = logging.getLogger(__name__)
 
 
 def volume_of(keeper: Keeper, qube: Qube, name: str) -> VolumeConfig:
@@ -43,6 +47,31 @@ class VolumeRecords:
         size = await self._storage.read(_size, volume)
         if size != volume.size:
             await self.put(qube, replace(volume, size=size), limited=False)
+
+    @asynccontextmanager
+    async def sized(self, qube: Qube, volume: VolumeConfig, size: int) -> AsyncIterator[None]:
+        """Inside, the volume gets the size that is taken down ahead, durably: where that fails its content is
+        still what it was. What fails inside has the size before taken down again.
+
+        Raises:
+            StoreError: it cannot be taken down.
+        """
+        sized = replace(volume, size=size)
+        if size != volume.size:
+            await self.put(qube, sized, limited=False)
+        try:
+            yield
+        except BaseException:
+            if size != volume.size:
+                await self._put_back(qube, volume)
+            raise
+        await self.remember_size(qube, sized)
+
+    async def _put_back(self, qube: Qube, volume: VolumeConfig) -> None:
+        try:
+            await self.put(qube, volume, limited=False)
+        except StoreError as error:
+            _log.error("volume %r is noted with a size that it has not: %s", volume.vid, error)
 
     async def put(self, qube: Qube, volume: VolumeConfig, limited: bool = True) -> None:
         """Take down what the volume is, durably; ``limited`` as for ``Draft.apply``."""

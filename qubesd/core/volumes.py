@@ -56,12 +56,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class _Import:
-    """An import under way: the uuids of its caller and of the qube, where it is written to, and the size that
-    is kept free for it."""
+    """An import under way: the uuids of its caller and of the qube, where so many bytes are written to, and
+    what is kept free for it of the owner's budget."""
 
     caller: str
     uuid: str
     path: Path
+    size: int
     room: ExitStack
 
 
@@ -170,7 +171,7 @@ class Volumes:
             with ExitStack() as room:
                 room.enter_context(self._records.room(qube, name, volume.size if size is None else size))
                 path = await self._storage.do(lambda pool, known: pool.begin_import(known, wanted), volume)
-                self._imports[key(volume)] = _Import(caller.uuid, qube.uuid, path, room.pop_all())
+                self._imports[key(volume)] = _Import(caller.uuid, qube.uuid, path, wanted, room.pop_all())
         self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(wanted)))
         return wanted, path
 
@@ -211,8 +212,8 @@ class Volumes:
             known = await self._storage.read(_revisions, volume)
             before = next((found.size for found in known if found.id == revision), None)
             with self._records.room(qube, name, before or 0):
-                await self._storage.do(lambda pool, known: pool.revert(known, revision), volume)
-                await self._records.remember_size(qube, volume)
+                async with self._records.sized(qube, volume, before or volume.size):
+                    await self._storage.do(lambda pool, known: pool.revert(known, revision), volume)
 
     async def _resize(self, qube: Qube, name: str, size: int) -> None:
         async with self._lives.holding(qube):
@@ -252,16 +253,9 @@ class Volumes:
     async def _clear(self, qube: Qube, name: str) -> None:
         async with self._changing(qube, name) as volume:
             size = await self._storage.read(_size, volume)
-            async with self._storage.holding(volume):
-                pool = self._storage.pool(volume.pool)
-                await self._storage.work(pool.begin_import, volume, size)
-                self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(size)))
-                try:
-                    await self._storage.work(pool.end_import, volume, True)
-                except BaseException:
-                    self._keeper.bus.publish(VolumeImportEnd(qube.name, name, False))
-                    raise
-                self._keeper.bus.publish(VolumeImportEnd(qube.name, name, True))
+            await self._storage.do(lambda pool, known: pool.begin_import(known, size), volume)
+            self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(size)))
+            await self._take_over(qube, volume, size)
 
     async def _clone(self, qube: Qube, name: str, copied: Copied) -> None:
         async with self._changing(qube, name) as volume:
@@ -271,9 +265,10 @@ class Volumes:
             # Until it was read, the source must not grow, nor be started where it keeps no state apart.
             async with self._storage.holding(volume, source):
                 pool = self._storage.pool(volume.pool)
-                with self._records.room(qube, name, await self._storage.work(source_pool.size, source)):
-                    await self._storage.work(pool.clone, volume, source_pool, source)
-                    await self._records.remember_size(qube, volume)
+                size = await self._storage.work(source_pool.size, source)
+                with self._records.room(qube, name, size):
+                    async with self._records.sized(qube, volume, size):
+                        await self._storage.work(pool.clone, volume, source_pool, source)
             self._keeper.bus.publish(VolumeReplaced(qube.name, name, source.vid))
 
     def _source(self, copied: Copied) -> VolumeConfig:
@@ -292,24 +287,30 @@ class Volumes:
             if known is None or (known.caller, known.uuid) != (caller.uuid, qube.uuid):
                 raise QubesError(f"no import into volume {name!r} is under way")
             del self._imports[key(volume)]
+            halted = self._keeper.running(qube.name).state == "Halted"
             with known.room:
-                await self._take_over(qube, volume, failure)
+                await self._take_over(qube, volume, known.size if failure is None and halted else None)
+            if failure is not None:
+                raise QubesError(failure)
+            if not halted:
+                raise QubeNotHalted(f"qube {qube.name!r} was started during the import; nothing was imported")
 
-    async def _take_over(self, qube: Qube, volume: VolumeConfig, failure: str | None) -> None:
-        halted = self._keeper.running(qube.name).state == "Halted"
-        good = failure is None and halted
+    async def _take_over(self, qube: Qube, volume: VolumeConfig, size: int | None) -> None:
+        """Make what was imported, of this size, the volume's content. It is dropped where the size cannot be
+        noted, or is ``None``."""
+        untouched, taken = True, False
         try:
-            await self._storage.do(lambda pool, known: pool.end_import(known, good), volume)
-            if good:
-                await self._records.remember_size(qube, volume)
-        except BaseException:
-            self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, False))
-            raise
-        self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, good))
-        if failure is not None:
-            raise QubesError(failure)
-        if not halted:
-            raise QubeNotHalted(f"qube {qube.name!r} was started during the import; nothing was imported")
+            if size is not None:
+                async with self._records.sized(qube, volume, size):
+                    untouched = False
+                    await self._storage.do(lambda pool, known: pool.end_import(known, True), volume)
+                    taken = True
+        finally:
+            try:
+                if untouched:
+                    await self._storage.do(lambda pool, known: pool.end_import(known, False), volume)
+            finally:
+                self._keeper.bus.publish(VolumeImportEnd(qube.name, volume.name, taken))
 
     async def _drop_abandoned(self, volume: VolumeConfig) -> None:
         known = self._imports.get(key(volume))

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from qubesd.disk import why
 from qubesd.errors import StorageError
 from qubesd.model.state import VolumeConfig
 from qubesd.storage.pool import Pool
@@ -76,7 +77,9 @@ def clone(
         except BaseException as error:
             pool.end_import(volume, False)
             if isinstance(error, OSError):
-                raise StorageError(f"volume {volume.vid!r}: copying failed: {error.strerror}") from error
+                raise StorageError(
+                    f"{target}: volume {volume.vid!r} is not replaced, for copying failed: {why(error)}"
+                ) from error
             raise
     pool.end_import(volume, True)
 

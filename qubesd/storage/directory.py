@@ -57,7 +57,8 @@ class DirectoryPool(ABC):
     def is_dirty(self, volume: VolumeConfig) -> bool: ...
 
     @abstractmethod
-    def end_import(self, volume: VolumeConfig, good: bool) -> None: ...
+    def _take_over(self, volume: VolumeConfig, image: Path) -> None:
+        """Make the image the volume's state, under its name."""
 
     exports_apart: ClassVar[bool]
 
@@ -76,6 +77,15 @@ class DirectoryPool(ABC):
             images.make_folder(place.parent)
             images.make_empty(place, size)
             return place
+
+    def end_import(self, volume: VolumeConfig, good: bool) -> None:
+        with self._doing(volume, "cannot be replaced"):
+            image = self._file(volume.vid, IMPORT)
+            try:
+                if good:
+                    self._take_over(volume, image)
+            finally:
+                images.remove(image)
 
     def _file(self, vid: str, ending: str) -> Path:
         return beside(images.below(self.directory, vid), ending)

@@ -142,16 +142,11 @@ class FilePool(DirectoryPool):
         refusals.of_dirty(volume, self.is_dirty(volume))
         yield self._file(volume.vid, _IMAGE)
 
-    def end_import(self, volume: VolumeConfig, good: bool) -> None:
-        with self._doing(volume, "cannot be replaced"):
-            place = self._file(volume.vid, IMPORT)
-            if not good:
-                images.remove(place)
-                return
-            sync(place)
-            # What was kept is a difference to the image that goes now.
-            images.remove(self._file(volume.vid, _KEPT))
-            images.rename(place, self._file(volume.vid, _IMAGE))
-
     def clone(self, volume: VolumeConfig, source_pool: Pool, source: VolumeConfig) -> None:
         copying.clone(self, volume, source_pool, source)
+
+    def _take_over(self, volume: VolumeConfig, image: Path) -> None:
+        sync(image)
+        # What was kept is a difference to the image that goes now.
+        images.remove(self._file(volume.vid, _KEPT))
+        images.rename(image, self._file(volume.vid, _IMAGE))

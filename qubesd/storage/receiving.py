@@ -10,6 +10,7 @@ import errno
 import os
 from pathlib import Path
 
+from qubesd.disk import why
 from qubesd.errors import StorageError
 
 _PIECE = 1 << 20
@@ -29,7 +30,7 @@ def receive(source: int, target: Path, size: int) -> None:
     try:
         writer = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise StorageError(f"{target}: cannot be opened: {error.strerror}") from error
+        raise StorageError(f"{target}: cannot be opened: {why(error)}") from error
     try:
         buffer = memoryview(bytearray(_PIECE))
         while copied < size:
@@ -42,7 +43,7 @@ def receive(source: int, target: Path, size: int) -> None:
             raise StorageError(f"too much data: expected {size} bytes and there are more")
         os.fsync(writer)
     except OSError as error:
-        raise StorageError(f"copied {copied} bytes, expected {size}: {error.strerror}") from error
+        raise StorageError(f"{target}: copied {copied} bytes, expected {size}: {why(error)}") from error
     finally:
         os.close(writer)
 

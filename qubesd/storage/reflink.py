@@ -107,7 +107,7 @@ class ReflinkPool(DirectoryPool):
             match kind(volume):
                 case Kind.ORIGIN:
                     if dirty.exists():
-                        self._commit(volume, dirty)
+                        self._take_over(volume, dirty)
                 case Kind.SNAPSHOT:
                     images.remove(dirty, self._file(volume.vid, _CLEAN))
                 case Kind.VOLATILE:
@@ -168,7 +168,7 @@ class ReflinkPool(DirectoryPool):
             raise NoSuchRevision("no such revision; list them with admin.vm.volume.ListSnapshots")
         refusals.of_dirty(volume, self.is_dirty(volume))
         with self._doing(volume, "cannot be reverted"):
-            self._commit(volume, self._revision_file(volume, chosen))
+            self._take_over(volume, self._revision_file(volume, chosen))
 
     def resize(self, volume: VolumeConfig, size: int) -> None:
         with self._doing(volume, "cannot be resized"):
@@ -188,14 +188,6 @@ class ReflinkPool(DirectoryPool):
         finally:
             os.close(image)
 
-    def end_import(self, volume: VolumeConfig, good: bool) -> None:
-        with self._doing(volume, "cannot be replaced"):
-            place = self._file(volume.vid, IMPORT)
-            if good:
-                self._commit(volume, place)
-            else:
-                images.remove(place)
-
     def clone(self, volume: VolumeConfig, source_pool: Pool, source: VolumeConfig) -> None:
         copying.clone(self, volume, source_pool, source)
 
@@ -212,7 +204,7 @@ class ReflinkPool(DirectoryPool):
         number = max((int(revision.id) for revision in self.revisions(volume)), default=0) + 1
         return Revision(str(number), self._clock())
 
-    def _commit(self, volume: VolumeConfig, image: Path) -> None:
+    def _take_over(self, volume: VolumeConfig, image: Path) -> None:
         """Make the image the volume's state; the one before becomes a revision, if revisions are kept."""
         clean = self._file(volume.vid, _CLEAN)
         sync(image)

@@ -6,62 +6,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from broker.client import call
-from broker.wire import Failure
-from tests.broker.rig import PATIENCE, ROOT, Daemon, answer, errors, lay_out, wait_until_served
+from broker.wire import Failure, parse_reply
+from tests.broker.backup.forge import PASSPHRASE
+from tests.broker.rig import PATIENCE, ROOT, Daemon, answer, errors
+from tests.e2e.small_disk import FULL, beside, fill, fill_with_files, on_a_small_disk, tree
+from tests.qubesd.backup.by_hand import needs_scrypt
 
-SIZE = "4m"
-MOUNT = 'mount -t tmpfs -o size="$1",mode=755 none "$2" && shift 2 && exec "$@"'
-
-
-@contextmanager
-def on_a_small_disk(root: Path) -> Iterator[tuple[Daemon, Path]]:
-    """A daemon, and the folder in which it keeps everything but its configuration and its policy.
-
-    The file system is there for the daemon alone and goes with it; others see it through the daemon's root.
-    """
-    lay_out(root, "")
-    (root / "var").mkdir()
-    alone = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    command = [*alone, "sh", "-c", MOUNT, "sh", SIZE, str(root / "var")]
-    if shutil.which("unshare") is None or subprocess.run([*command, "true"], check=False).returncode:
-        pytest.skip("this user may mount nothing, not even alone")
-    with (root / "errors").open("ab") as log:
-        process = subprocess.Popen(
-            [*command, sys.executable, "-m", "broker.daemon", "--root", str(root)],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stderr=log,
-        )
-    try:
-        wait_until_served(root, process)
-        yield Daemon(root, process), Path(f"/proc/{process.pid}/root{root}/var")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
-    finally:
-        process.kill()
-        process.wait()
-    assert "Traceback" not in errors(root), errors(root)
-
-
-def fill(place: Path) -> None:
-    """Take all the room there is."""
-    with place.open("wb", buffering=0) as filler:
-        for size in (1 << 16, 1 << 12):
-            try:
-                while filler.write(bytes(size)) == size:
-                    pass
-            except OSError:
-                continue
+MIB = 1 << 20
 
 
 def audited(folder: Path) -> list[int]:
@@ -87,7 +46,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         for service, target, argument, payload in CHANGES:
             refused = answer(daemon.socket, service, target, argument, payload)
             assert isinstance(refused, Failure), service
-            assert "No space left on device: free some space there and try again" in refused.message
+            assert FULL in refused.message
         for _ in range(50):
             assert call(daemon.socket, "admin.vm.List") == rows
         assert (var / "lib/qubes/qubes.xml").read_bytes() == store
@@ -103,3 +62,129 @@ def test_a_full_disk(tmp_path: Path) -> None:
         numbers = audited(var)
     assert held_back < len(numbers)
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+Change = Callable[[Daemon], bytes | Failure]
+
+
+def of_volume(verb: str, payload: bytes = b"") -> Change:
+    """A call on the volume of ``work``."""
+    return lambda daemon: answer(daemon.socket, f"admin.vm.volume.{verb}", "work", "private", payload)
+
+
+def cloned(daemon: Daemon) -> bytes | Failure:
+    token = call(daemon.socket, "admin.vm.volume.CloneFrom", "other", "private")
+    return answer(daemon.socket, "admin.vm.volume.CloneTo", "work", "private", token)
+
+
+def imported(data: bytes, *options: str) -> Change:
+    """What the service that takes the data answers, which writes to the disk itself."""
+
+    def change(daemon: Daemon) -> bytes | Failure:
+        socket = daemon.root / "run/qubesd.internal.sock"
+        program = [sys.executable, "-m", "broker.services.volume_import", "private", *options]
+        done = subprocess.run(
+            beside(daemon, *program, f"--qubesd-internal-socket-path={socket}"),
+            cwd=ROOT,
+            input=data,
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE,
+            env={
+                **os.environ,
+                "QREXEC_REMOTE_DOMAIN": "dom0",
+                "QREXEC_REQUESTED_TARGET_TYPE": "name",
+                "QREXEC_REQUESTED_TARGET": "work",
+            },
+        )
+        assert done.stderr == b""
+        return parse_reply(done.stdout)
+
+    return change
+
+
+NOISE = os.urandom(MIB)
+CHANGES_OF_VOLUMES = {
+    "resize": of_volume("Resize", b"%d" % (3000 * MIB)),
+    "import": imported(b"%d\n" % MIB + NOISE, "--with-size"),
+    "import-of-zeros": imported(b"%d\n" % MIB + bytes(MIB), "--with-size"),
+    "clone": cloned,
+    "clear": of_volume("Clear"),
+}
+
+
+def furnished(daemon: Daemon, var: Path) -> Path:
+    """Two qubes with something in their volumes; the folder of what is kept."""
+    daemon.create("work", "other")
+    call(daemon.socket, "admin.vm.volume.Resize", "other", "private", b"%d" % (2500 * MIB))
+    for qube, size in (("work", 1 << 16), ("other", MIB)):
+        with (var / f"lib/qubes/appvms/{qube}/private.img").open("r+b") as image:
+            image.write(os.urandom(size))
+    return var / "lib"
+
+
+@pytest.mark.parametrize(
+    ("full", "left", "possible"),
+    [
+        pytest.param(fill, 0, {"clear"}, id="no-block"),
+        pytest.param(fill, 1 << 18, {"clear", "resize", "import-of-zeros"}, id="few-blocks"),
+        pytest.param(fill_with_files, 0, set(), id="no-file"),
+    ],
+)
+def test_volumes_on_a_full_disk(
+    tmp_path: Path, full: Callable[[Path], None], left: int, possible: set[str]
+) -> None:
+    """What finds no room is refused and leaves each file as it was; what takes none is done."""
+    with on_a_small_disk(tmp_path) as (daemon, var):
+        kept = furnished(daemon, var)
+        full(var / "filler")
+        if left:
+            os.truncate(var / "filler", (var / "filler").stat().st_size - left)
+        before = tree(kept)
+        info = call(daemon.socket, "admin.vm.volume.Info", "work", "private")
+        for name, change in CHANGES_OF_VOLUMES.items():
+            if name in possible:
+                continue
+            refused = change(daemon)
+            assert isinstance(refused, Failure), name
+            assert FULL in refused.message, name
+            assert str(tmp_path / "var/lib") in refused.message, name
+            assert tree(kept) == before, name
+            assert call(daemon.socket, "admin.vm.volume.Info", "work", "private") == info, name
+        for name in sorted(possible):
+            assert CHANGES_OF_VOLUMES[name](daemon) == b"", name
+        if full is fill:
+            (var / "filler").unlink()
+        else:
+            shutil.rmtree(var / "filler")
+        for name, change in CHANGES_OF_VOLUMES.items():
+            assert change(daemon) == b"", name
+
+
+@needs_scrypt
+@pytest.mark.parametrize("left", [pytest.param(0, id="no-block"), pytest.param(1 << 18, id="few-blocks")])
+def test_a_backup_that_finds_no_room_for_a_piece(tmp_path: Path, left: int) -> None:
+    """Where the archive goes there is enough."""
+    profile = tmp_path / "etc/qubes/backup/p.conf"
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    with on_a_small_disk(tmp_path) as (daemon, var):
+        profile.parent.mkdir()
+        profile.write_text(
+            "include: [other]\ndestination_vm: dom0\ncompression: false\n"
+            f"destination_path: {archives}/a\npassphrase_text: {PASSPHRASE}\n"
+        )
+        kept = furnished(daemon, var)
+        fill(var / "filler")
+        if left:
+            os.truncate(var / "filler", (var / "filler").stat().st_size - left)
+        before = tree(kept)
+        refused = answer(daemon.socket, "admin.backup.Execute", "dom0", "p")
+        assert isinstance(refused, Failure)
+        assert f"{tmp_path}/var/lib/qubes/.backups" in refused.message
+        assert FULL in refused.message
+        assert tree(kept) == before
+        assert list(archives.iterdir()) == []
+        (var / "filler").unlink()
+        assert answer(daemon.socket, "admin.backup.Execute", "dom0", "p") == b""
+        assert [file.name for file in archives.iterdir()] == ["a"]
