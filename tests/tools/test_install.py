@@ -213,10 +213,9 @@ def test_dom0_needs_the_tools_and_a_wheel_alone(built: Path, tmp_path: Path) -> 
     """And the system's own Python, without anything of ours or that we depend on."""
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     root = tmp_path / "root"
-    install_it: list[str | Path] = ["tools/install", "--wheel", built, "--root", root]
-    for words in (install_it, ["tools/remove", "--root", root]):
+    for words in (("install", "--wheel", built), ("remove",)):
         done = subprocess.run(
-            words,
+            [tmp_path / "tools" / words[0], *words[1:], "--root", root],
             cwd=tmp_path,
             env={"PATH": "/usr/bin:/bin"},
             capture_output=True,
