@@ -18,11 +18,11 @@ from broker.backup.members import Members
 from broker.backup.outer import Index, Member, index
 from qubesd.backup import encryption, filters, header
 from qubesd.backup.home import FOLDER
-from qubesd.backup.processes import Processes, pipe, producing
+from qubesd.backup.processes import Processes, pipe, producing, write_all
 from qubesd.core.backup_content import CONTENT, PATH, SIZE
 from qubesd.core.backup_files import EMPTY, MOST, OWN, may_be_added
 from qubesd.disk import why
-from qubesd.errors import QubesError, StoreError
+from qubesd.errors import QubesError, StorageError, StoreError
 from qubesd.model.state import DOM0, Klass, Qube, System
 from qubesd.store.xml import load
 
@@ -171,10 +171,10 @@ class Archive:
         key = encryption.of_header(self._passphrase)
         plain = self._bytes(self._index.header)
         try:
-            with self._copied(self._index.hmac) as sealed, self._aside() as out:
-                encryption.decrypt(self._processes, key, sealed, out)
-                out.seek(0)
+            with self._decrypted(self._index.hmac, key) as out:
                 authentic = out.read(header.LONGEST + 1)
+        except StorageError:
+            raise
         except QubesError as error:
             raise QubesError(f"{self.place}: wrong passphrase, or a damaged header: {error}") from error
         if authentic != plain:
@@ -187,19 +187,24 @@ class Archive:
     def _decrypt(self, chunk: Member, target: int) -> None:
         name = chunk.name.removesuffix(header.ENCRYPTED)
         key = encryption.of_file(self.header.backup_id, name, self._passphrase)
-        with self._copied(chunk) as sealed, self._aside() as out:
-            try:
-                encryption.decrypt(self._processes, key, sealed, out)
-            except OSError as error:
-                raise QubesError(
-                    f"{self._folder}: a piece of 100 MiB cannot be put aside: {why(error)}"
-                ) from error
-            except QubesError as error:
-                raise QubesError(
-                    f"{chunk.name!r} is damaged, or another stands in its place: {error}"
-                ) from error
+        try:
+            with self._decrypted(chunk, key) as out:
+                self._processes.copy(out.fileno(), target)
+        except StorageError:
+            raise
+        except QubesError as error:
+            raise QubesError(f"{chunk.name!r} is damaged, or another stands in its place: {error}") from error
+
+    @contextmanager
+    def _decrypted(self, member: Member, key: bytes) -> Iterator[IO[bytes]]:
+        """The content of a member, in a file by itself. ``StorageError`` where there is no room for it."""
+        with self._aside() as out:
+            with self._aside() as sealed:
+                self._copy(member, sealed)
+                with self._spooling():
+                    encryption.decrypt(self._processes, key, sealed, out)
             out.seek(0)
-            self._processes.copy(out.fileno(), target)
+            yield out
 
     def _home(self) -> SavedHome | None:
         qube = self.system.qubes.get(DOM0)
@@ -249,27 +254,31 @@ class Archive:
         self._file.seek(member.offset)
         return self._file.read(member.size)
 
-    @contextmanager
-    def _copied(self, member: Member) -> Iterator[IO[bytes]]:
-        """The member as a file by itself."""
-        with self._aside() as copy:
-            self._file.seek(member.offset)
-            left = member.size
-            while left:
-                self._processes.check()
-                piece = self._file.read(min(1 << 18, left))
-                if not piece:
-                    raise QubesError(f"{self.place}: it became shorter while it was read")
-                copy.write(piece)
-                left -= len(piece)
-            yield copy
+    def _copy(self, member: Member, target: IO[bytes]) -> None:
+        self._file.seek(member.offset)
+        left = member.size
+        while left:
+            self._processes.check()
+            piece = self._file.read(min(1 << 18, left))
+            if not piece:
+                raise QubesError(f"{self.place}: it became shorter while it was read")
+            with self._spooling():
+                write_all(target.fileno(), piece)
+            left -= len(piece)
 
     def _aside(self) -> IO[bytes]:
-        return TemporaryFile(dir=self._spool, buffering=0)
+        with self._spooling():
+            return TemporaryFile(dir=self._spool, buffering=0)
 
-    @property
-    def _folder(self) -> Path:
-        return self._spool or Path(gettempdir())
+    @contextmanager
+    def _spooling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            place = self._spool or gettempdir()
+            raise StorageError(
+                f"{place}: a piece of the archive cannot be put aside: {why(error)}"
+            ) from error
 
 
 def _size(qube: Qube) -> int:

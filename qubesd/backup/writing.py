@@ -49,7 +49,7 @@ class ArchiveWriter:
         with self._put_aside() as plain, self._put_aside() as sealed:
             key = encryption.of_header(self._passphrase)
             with self._spooling():
-                plain.write(data)
+                write_all(plain.fileno(), data)
                 with encryption.encrypting(self._processes, key, sealed, self._cost) as out:
                     write_all(out, data)
             self._add(header.HEADER, plain)

@@ -15,8 +15,9 @@ import pytest
 
 from broker.client import call
 from broker.wire import Failure, parse_reply
-from tests.broker.backup.forge import PASSPHRASE
+from tests.broker.backup.forge import PASSPHRASE, image, inner, of_file, of_header, of_store, written
 from tests.broker.rig import PATIENCE, ROOT, Daemon, answer, errors
+from tests.e2e.backup_rig import phrase_in
 from tests.e2e.small_disk import FULL, beside, fill, fill_with_files, on_a_small_disk, tree
 from tests.qubesd.backup.by_hand import needs_scrypt
 
@@ -188,3 +189,29 @@ def test_a_backup_that_finds_no_room_for_a_piece(tmp_path: Path, left: int) -> N
         (var / "filler").unlink()
         assert answer(daemon.socket, "admin.backup.Execute", "dom0", "p") == b""
         assert [file.name for file in archives.iterdir()] == ["a"]
+
+
+@needs_scrypt
+def test_a_reader_that_finds_no_room_for_a_piece_takes_nothing_for_damaged(tmp_path: Path) -> None:
+    members = [
+        *of_header(),
+        of_store(),
+        of_file("vm2/private.img", inner("vm2/private.img", NOISE)),
+        image(3),
+    ]
+    archive = written(tmp_path / "archive", members)
+    words = [sys.executable, "-m", "broker.backup.program", "verify", "--passphrase-file"]
+    with on_a_small_disk(tmp_path) as (daemon, var):
+        fill(var / "filler")
+        os.truncate(var / "filler", (var / "filler").stat().st_size - MIB // 2)
+        done = subprocess.run(
+            beside(daemon, *words, phrase_in(tmp_path), archive),
+            cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(tmp_path / "var")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    said = f"qube-backup: {tmp_path}/var: a piece of the archive cannot be put aside: {FULL}\n"
+    assert (done.returncode, done.stderr) == (1, said)

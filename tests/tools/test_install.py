@@ -209,6 +209,24 @@ def test_a_version_that_does_not_run_gives_way_to_the_one_before(tmp_path: Path)
     assert snapshot(root) == before
 
 
+def test_dom0_needs_the_tools_and_a_wheel_alone(built: Path, tmp_path: Path) -> None:
+    """And the system's own Python, without anything of ours or that we depend on."""
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    root = tmp_path / "root"
+    for words in (("install", "--wheel", built), ("remove",)):
+        done = subprocess.run(
+            [tmp_path / "tools" / words[0], *words[1:], "--root", root],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert [place for place in root.rglob("*") if place.is_file()] == []
+
+
 def test_a_wheel_that_leads_out_of_its_directory_is_not_installed(tmp_path: Path) -> None:
     root = stock_root(tmp_path / "root")
     with pytest.raises(ValueError, match="leads out of the directory"):
