@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
+from qubesd.core.core import NO_EXTENSIONS
 from qubesd.core.guest_database import GuestDatabase, is_key
 from qubesd.core.power_events import DomainQdbCreate
+from qubesd.errors import QubeError
 from qubesd.extension import Extension, Look
 from qubesd.model.state import Qube
+from tests.qubesd.core.power_rig import rig, stored
 from tests.qubesd.house import House, house_at, visit
 
 FEATURE, SET, START, KILL = "admin.vm.feature.Set", "admin.vm.property.Set", "admin.vm.Start", "admin.vm.Kill"
@@ -106,6 +112,12 @@ def stay(tmp_path: Path, guest: Any, **extensions: Extension) -> None:
     visit(tmp_path, guest, extensions=extensions)
 
 
+def further(root: Path, qube: str) -> dict[str, str]:
+    """What stands in a database besides what every guest finds."""
+    core = ("/name", "/type", "/default-user", "/qubes-")
+    return {key: value for key, value in found(root, qube).items() if not key.startswith(core)}
+
+
 def test_entries_are_there_when_the_event_tells_of_them(tmp_path: Path) -> None:
     seen: list[dict[str, str]] = []
 
@@ -113,30 +125,100 @@ def test_entries_are_there_when_the_event_tells_of_them(tmp_path: Path) -> None:
         house.core.bus.subscribe(DomainQdbCreate, lambda event: seen.append(found(tmp_path, event.subject)))
         await house.do(FEATURE, "work", "a", "1")
         await house.do(START, "work")
-        assert seen == [{"/a": "1"}]
+        (entries,) = seen
+        assert entries["/a"] == "1"
+        assert entries == found(tmp_path, "work")
+        assert entries.keys() >= {"/name", "/qubes-random-seed"}
 
     stay(tmp_path, guest, a=entry("a"))
 
 
-def test_what_the_guest_wrote_stays_and_what_we_wrote_goes_with_the_run(tmp_path: Path) -> None:
+def test_what_the_guest_wrote_stays_while_it_runs(tmp_path: Path) -> None:
     async def guest(house: House) -> None:
         await house.do(FEATURE, "work", "a", "1")
         await house.do(START, "work")
         (tmp_path / "run/qubesdb/work/mine").write_text("x")
         await house.do(FEATURE, "work", "a", "2")
         await settled()
-        assert found(tmp_path, "work") == {"/a": "2", "/mine": "x"}
+        assert further(tmp_path, "work") == {"/a": "2", "/mine": "x"}
         await house.do("admin.vm.feature.Remove", "work", "a")
         await house.do(FEATURE, "work", "b", "1")
         await settled()
-        assert found(tmp_path, "work") == {"/b": "1", "/mine": "x"}
+        assert further(tmp_path, "work") == {"/b": "1", "/mine": "x"}
         await house.do(KILL, "work")
-        assert found(tmp_path, "work") == {"/mine": "x"}
+        assert not (tmp_path / "run/qubesdb/work").exists()
         await house.do(FEATURE, "work", "b", "2")
         await settled()
-        assert found(tmp_path, "work") == {"/mine": "x"}
+        assert not (tmp_path / "run/qubesdb/work").exists()
+        await house.do(START, "work")
+        assert further(tmp_path, "work") == {"/b": "2"}
 
     stay(tmp_path, guest, a=entry("a"), b=entry("b"))
+
+
+@pytest.mark.parametrize("ended", ["stopped", "removed", "daemon-killed"])
+def test_a_run_begins_with_nothing_of_an_earlier_one(ended: str, tmp_path: Path) -> None:
+    """Nor with what a qube of the same name left; whatever that was, and wherever it links."""
+
+    def leave(place: Path) -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "qubes-block-devices/sda").mkdir(parents=True)
+        (place / "qubes-service").symlink_to(tmp_path)
+        (place / "random-seed").write_text("x")
+        os.mkfifo(place / "fifo")
+
+    async def story() -> None:
+        folder = tmp_path / "run/qubesdb"
+        async with house_at(tmp_path, extensions=NO_EXTENSIONS) as house:
+            await house.furnish()
+            match ended:
+                case "stopped":
+                    await house.do(START, "work")
+                    shutil.rmtree(folder / "work")
+                    leave(folder / "work")
+                    await house.do(KILL, "work")
+                case "removed":
+                    leave(folder / "work")
+                    await house.do("admin.vm.Remove", "work")
+                    assert not (folder / "work").exists()
+                    await house.do("admin.vm.Create.AppVM", "dom0", "debian-13", "name=work label=red")
+        if ended == "daemon-killed":
+            leave(folder / "work")
+        async with house_at(tmp_path, extensions=NO_EXTENSIONS) as house:
+            assert not (folder / "work").exists()
+            leave(folder / "work")
+            await house.do(START, "work")
+            assert further(tmp_path, "work") == {}
+            assert sorted(place.name for place in (folder / "work").iterdir()) == sorted(
+                {key.split("/")[1] for key in found(tmp_path, "work")}
+                | {"qubes-block-devices", "qubes-usb-devices"}
+            )
+        assert list((folder / "~").iterdir()) == []
+        assert (tmp_path / "run").exists()
+
+    asyncio.run(story())
+
+
+def test_a_start_whose_database_cannot_be_written_fails(tmp_path: Path) -> None:
+    """As any other start that fails after the domain was made, and the next one is not harmed."""
+
+    async def guest(house: House) -> None:
+        folder = tmp_path / "run/qubesdb"
+        folder.write_text("no folder")
+        with pytest.raises(QubeError, match="the database of qube 'work' cannot be written"):
+            await house.do(START, "work")
+        assert house.core.running("work").state == "Halted"
+        names = house.names()
+        failed = names.index("work domain-start-failed")
+        assert "work domain-spawn" in names[:failed]
+        assert "work domain-qdb-create" not in names
+        assert names[failed + 1] == "work domain-stopped"
+        assert names[-1] == "work domain-shutdown"
+        folder.unlink()
+        await house.do(START, "work")
+        assert found(tmp_path, "work")["/name"] == "work"
+
+    visit(tmp_path, guest)
 
 
 def test_a_guest_finds_what_it_found_where_the_extension_fails(
@@ -150,7 +232,7 @@ def test_a_guest_finds_what_it_found_where_the_extension_fails(
         await house.do(START, "work")
         await house.do("admin.vm.feature.Remove", "work", "a")
         await settled()
-        assert found(tmp_path, "work") == {"/a": "1"}
+        assert further(tmp_path, "work") == {"/a": "1"}
         assert "extension 'a' failed in entries of 'work'" in caplog.text
 
     stay(tmp_path, guest, a=Extension(entries=entries))
@@ -161,16 +243,24 @@ def test_no_link_of_a_guest_is_written_through(tmp_path: Path, caplog: pytest.Lo
         outside = tmp_path / "outside"
         outside.mkdir()
         (outside / "cups").write_text("mine")
-        await house.do(FEATURE, "work", "service.cups", "1")
-        database = tmp_path / "run/qubesdb/work"
-        database.mkdir(parents=True)
-        (database / "qubes-service").symlink_to(outside)
-        (database / "keyboard-layout").symlink_to(outside / "cups")
         await house.do(START, "work")
+        database = tmp_path / "run/qubesdb/work"
+        shutil.rmtree(database / "qubes-service")
+        (database / "qubes-service").symlink_to(outside)
+        (database / "keyboard-layout").unlink()
+        (database / "keyboard-layout").symlink_to(outside / "cups")
+        await house.do(SET, "work", "keyboard_layout", "de++")
+        await house.do(FEATURE, "work", "service.cups", "1")
+        await settled()
         assert [place.name for place in outside.iterdir()] == ["cups"]
         assert (outside / "cups").read_text() == "mine"
         assert "the database of qube 'work' cannot be written" in caplog.text
         assert house.core.running("work").state == "Running"
+        # What could not be written is when it can be, with the next change.
+        (database / "qubes-service").unlink()
+        await house.do(FEATURE, "work", "service.ntp", "1")
+        await settled()
+        assert found(tmp_path, "work")["/qubes-service/cups"] == "1"
 
     visit(tmp_path, guest)
 
@@ -205,7 +295,7 @@ def test_entries_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCa
 
     async def guest(house: House) -> None:
         await house.do(START, "work")
-        keys = found(tmp_path, "work").keys()
+        keys = further(tmp_path, "work").keys()
         assert "/c" in keys
         assert "/many/1020" in keys
         assert len(keys) == 1022
@@ -229,22 +319,40 @@ def test_reading_and_writing(tmp_path: Path) -> None:
     assert database.names("/a", 9) == ["c", "d"]
 
 
-def test_a_core_that_opens_writes_for_what_runs(tmp_path: Path) -> None:
-    """A daemon that starts again tells of what changed meanwhile; the embedded hypervisor's qubes run on."""
+def test_a_daemon_that_starts_again_goes_on_with_the_run(tmp_path: Path) -> None:
+    """It writes what changed meanwhile, takes away what is not said any more, and leaves what is the run's,
+    unless the run is another one."""
 
     async def story() -> None:
-        async with house_at(tmp_path) as house:
-            await house.furnish()
-            await house.do(START, "work")
-            running = house.core.databases
-            running.close()
-            (tmp_path / "run/qubesdb/work/keyboard-layout").unlink()
-            (tmp_path / "run/qubesdb/work/left").write_text("x")
-            again = type(running)(
-                house.core, house.core.power.lives, house.core.extensions, tmp_path / "run/qubesdb"
-            )
-            again.open()
-            assert found(tmp_path, "work")["/keyboard-layout"] == "us++"
-            again.close()
+        outside = libvirt.open("test:///default")
+        database = tmp_path / "run/qubesdb/vault"
+        try:
+            async with rig(tmp_path, uri="test:///default", extensions={"a": entry("a")}) as first:
+                first.put(first.qube("vault").with_feature("a", "1"))
+                await first.core.durable()
+                await first.core.power.start(first.qube("vault"))
+                before = found(tmp_path, "vault")
+                (database / "left").write_text("x")
+                (database / "qubes-usb-devices/1-1").mkdir()
+            with stored(tmp_path) as store:
+                system = store.load()
+                store.save(system.with_qube(system.qubes["vault"].with_property("debug", True)))
+            async with rig(tmp_path, uri="test:///default") as second:
+                del before["/a"]
+                now = {**before, "/left": "x", "/qubes-debug-mode": "1"}
+                assert found(tmp_path, "vault") == now
+                assert (database / "qubes-usb-devices/1-1").exists()
+                seed = now.pop("/qubes-random-seed")
+            uuid = second.qube("vault").uuid
+            outside.lookupByUUIDString(uuid).destroy()
+            outside.lookupByUUIDString(uuid).create()
+            async with rig(tmp_path, uri="test:///default") as third:
+                again = found(tmp_path, "vault")
+                assert again.pop("/qubes-random-seed") != seed
+                assert again == now
+                await third.core.power.kill(third.qube("vault"))
+                await third.core.power.lives.forget(third.qube("vault"))
+        finally:
+            outside.close()
 
     asyncio.run(story())
