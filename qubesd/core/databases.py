@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qubesd.core import base_entries
@@ -36,6 +37,16 @@ _ASIDE = "~"
 """No qube is called so."""
 
 
+@dataclass(slots=True, eq=False)
+class _Run:
+    """``zone`` is the host's time zone as the run began or was first heard of, ``said`` what each extension
+    has said last."""
+
+    page: Page
+    zone: str | None
+    said: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+
 class Databases:
     """The databases of one keeper's running qubes, in the folder that has a folder for each."""
 
@@ -46,10 +57,7 @@ class Databases:
         self._written = Written(keeper.config.run_dir / "qubes/databases")
         self._aside = SetAside(folder / _ASIDE)
         self._sweeping: asyncio.Task[None] | None = None
-        self._pages: dict[str, Page] = {}
-        self._said: dict[str, dict[str, Mapping[str, str]]] = {}
-        """What each extension has said last, by running qube."""
-        self._zone: str | None = None
+        self._runs: dict[str, _Run] = {}
         self._concerned = Concerned(keeper)
         self._stale: set[str] = set()
         self._due: asyncio.Handle | None = None
@@ -58,7 +66,6 @@ class Databases:
 
     def open(self, running: Iterable[Qube]) -> None:
         """Write for the qubes that run, and follow them and every qube that starts."""
-        self._zone = time_zone()
         bus = self._keeper.bus
         bus.subscribe(DomainQdbCreate, lambda event: self._freshen(only=event.subject))
         bus.subscribe(DomainAppeared, lambda event: self._appear(event.subject))
@@ -67,7 +74,7 @@ class Databases:
         bus.subscribe(QubeChanged, lambda event: self._spoil(self._concerned.by_change_of(event.subject)))
         bus.subscribe(PropertyEvent, self._told)
         bus.subscribe(SystemRestored, lambda _: self._concerned.learn())
-        bus.subscribe(SystemChanged, lambda _: self._spoil(tuple(self._pages)))
+        bus.subscribe(SystemChanged, lambda _: self._spoil(tuple(self._runs)))
         self._concerned.learn()
         runs = {qube.name: qube.uuid for qube in running}
         self._clear_but(runs)
@@ -87,7 +94,8 @@ class Databases:
 
     def page(self, name: str) -> Page | None:
         """What is written into the database of the qube; ``None`` where it does not run on this host."""
-        return self._pages.get(name)
+        run = self._runs.get(name)
+        return None if run is None else run.page
 
     def building_on(self, name: str) -> frozenset[str]:
         """The running qubes that have it as template, netvm however far away, guivm or audiovm."""
@@ -127,24 +135,24 @@ class Databases:
 
     def _turn_to(self, qube: Qube, left: Iterable[str]) -> None:
         xid = self._keeper.running(qube.name).xid
-        self._pages[qube.name] = Page(self.of(qube), self._written, qube.uuid, xid, frozenset(left))
-        self._said.pop(qube.name, None)
+        page = Page(self.of(qube), self._written, qube.uuid, xid, frozenset(left))
+        self._runs[qube.name] = _Run(page, time_zone())
 
     def _write_seed(self, name: str) -> None:
-        database = self._pages[name].database
+        database = self._runs[name].page.database
         database.write(base_entries.SEED, base_entries.fresh_seed())
         for key in base_entries.LISTS:
             database.touch(key)
 
     def _told(self, event: PropertyEvent) -> None:
         if event.name == "keyboard_layout":
-            self._spoil(tuple(self._pages))  # there may be any number of qubes between this one and theirs
+            self._spoil(tuple(self._runs))  # there may be any number of qubes between this one and theirs
         elif event.subject is not None:
             self._spoil((event.subject,))
 
     def _spoil(self, names: Iterable[str]) -> None:
         """Look at these again when this turn of the loop is over, and all that changes in it is known."""
-        self._stale.update(name for name in names if name in self._pages)
+        self._stale.update(name for name in names if name in self._runs)
         if self._stale and self._due is None:
             self._due = asyncio.get_running_loop().call_soon(self._freshen)
 
@@ -154,7 +162,7 @@ class Databases:
             self._due = None
         stale = self._stale if only is None else self._stale & {only}
         self._stale = self._stale - stale
-        for name in sorted(stale & self._pages.keys()):
+        for name in sorted(stale & self._runs.keys()):
             try:
                 self._write(self._keeper.system.qubes[name])
             except OSError as error:
@@ -163,25 +171,24 @@ class Databases:
 
     def _write(self, qube: Qube) -> None:
         """Raises ``OSError``."""
-        before = self._said.get(qube.name, {})
-        said = self._said[qube.name] = {
+        run = self._runs[qube.name]
+        run.said = {
             extension: dict(_fitting(extension, qube.name, entries))
-            for extension, entries in self._extensions.entries(qube, before).items()
+            for extension, entries in self._extensions.entries(qube, run.said).items()
         }
         self._concerned.note(qube)
-        base = base_entries.entries(self._keeper, qube, self._zone)
+        base = base_entries.entries(self._keeper, qube, run.zone)
         # No extension hides what the core says; where two speak of the same key, the later one's counts.
-        self._pages[qube.name].put(OWN, {**_joined(said), **base})
+        run.page.put(OWN, {**_joined(run.said), **base})
 
     def _end(self, name: str) -> None:
         """The run is over, or the qube gone: nobody finds anything there any more."""
-        page = self._pages.pop(name, None)
-        self._said.pop(name, None)
+        run = self._runs.pop(name, None)
         self._concerned.drop(name)
         try:
             self._clear(name)
-            if page is not None:
-                self._written.drop(page.uuid)
+            if run is not None:
+                self._written.drop(run.page.uuid)
         except OSError as error:
             _log.error("the database of qube %r cannot be removed: %s", name, error)
 

@@ -40,6 +40,8 @@ class Downstream:
         """What each running qube holds or would hold."""
         self._holders: dict[_Place, list[str]] = {}
         """Who would hold a place, in the order in which they came; the first one does."""
+        self._rules: dict[str, tuple[Rule, ...]] = {}
+        """Those that were in force when they were last told to be others, by running qube."""
         self._stale: dict[str, bool] = {}
         """The qubes to be looked at again, and whether their netvm is to be told in any case."""
         self._lock = asyncio.Lock()
@@ -72,7 +74,7 @@ class Downstream:
         users = self._databases.building_on(qube.name) if provides_network(qube) else frozenset()
         try:
             for name in (qube.name, *sorted(users)):
-                await self._look(name)
+                await self._look(name, True)
             self._settle(qube.name)
         except OSError as error:
             _log.error("the network of qube %r cannot be told to its netvm: %s", qube.name, error)
@@ -82,9 +84,10 @@ class Downstream:
 
     def _appeared(self, name: str) -> None:
         for each in (name, *self._databases.building_on(name)):
-            self._spoil(each)
+            self._spoil(each, True)
 
     def _stopped(self, name: str) -> None:
+        self._rules.pop(name, None)
         places = self._places.pop(name, frozenset())
         try:
             self._release(name, places)
@@ -113,14 +116,16 @@ class Downstream:
         finally:
             self._task = None
 
-    async def _look(self, name: str, tell: bool = False) -> None:
-        """Have the qube stand in its netvm's database as it is now. Raises ``OSError``."""
+    async def _look(self, name: str, tell: bool) -> None:
+        """Have the qube stand in its netvm's database as it is now; ``tell``: with its rules read anew, and
+        the netvm told of them. Raises ``OSError``."""
         async with self._lock:
-            rules: tuple[Rule, ...] = ()
-            if self._netvm(name) is not None:
-                rules = await self._rules(self._keeper.system.qubes[name])
+            if tell or name not in self._rules:
+                self._rules.pop(name, None)
+                if self._netvm(name) is not None:
+                    await self._read(self._keeper.system.qubes[name])
             # The netvm may be another one by now; the rules are not, or this is done once more.
-            self._write(name, rules, tell)
+            self._write(name, tell)
 
     def _netvm(self, name: str) -> str | None:
         """The netvm that is to know the running qube; ``None`` where none is, or it does not run."""
@@ -130,14 +135,13 @@ class Downstream:
         netvm = netvm_of(self._keeper.system, qube)
         return None if netvm is None or self._databases.page(netvm.name) is None else netvm.name
 
-    async def _rules(self, qube: Qube) -> tuple[Rule, ...]:
+    async def _read(self, qube: Qube) -> None:
         try:
-            return await self._firewalls.rules(qube)
+            self._rules[qube.name] = await self._firewalls.rules(qube)
         except QubesError as error:
             _log.error("qube %r gets nothing through its firewall: %s", qube.name, error)
-            return ()
 
-    def _write(self, name: str, rules: tuple[Rule, ...], tell: bool) -> None:
+    def _write(self, name: str, tell: bool) -> None:
         """Raises ``OSError``."""
         netvm = self._netvm(name)
         wanted = frozenset[_Place]()
@@ -148,7 +152,9 @@ class Downstream:
         self._release(name, left)
         if wanted:
             self._places[name] = wanted
-        changed = [place for place in sorted(wanted) if self._hold(name, place, rules) or tell]
+        else:
+            self._rules.pop(name, None)
+        changed = [place for place in sorted(wanted) if self._hold(name, place) or tell]
         for each in {netvm for netvm, _ in left | wanted}:
             self._settle(each)
         # Last: with this the guest reads all that is below.
@@ -157,18 +163,19 @@ class Downstream:
             if page is not None and self._holders[each, address][0] == name:
                 page.database.touch(f"{network_entries.FIREWALL}/{address}")
 
-    def _hold(self, name: str, place: _Place, rules: tuple[Rule, ...]) -> bool:
+    def _hold(self, name: str, place: _Place) -> bool:
         """Write of the qube in this place unless another one holds it; whether there was anything to write.
         Raises ``OSError``."""
+        netvm, address = place
         holders = self._holders.setdefault(place, [])
         if name not in holders:
             holders.append(name)
-        netvm, address = place
+            if holders[0] != name:
+                _log.warning("qube %r gets no network: another one has its address %s", name, address)
         page = self._databases.page(netvm)
         if holders[0] != name or page is None:
-            _log.warning("qube %r gets no network: another one has its address %s", name, address)
             return False
-        qube = self._keeper.system.qubes[name]
+        qube, rules = self._keeper.system.qubes[name], self._rules.get(name, ())
         return page.put(address, network_entries.behind(self._keeper, qube, address, rules))
 
     def _release(self, name: str, places: Iterable[_Place]) -> None:

@@ -13,7 +13,6 @@ import libvirt
 import pytest
 
 from qubesd.core.core import NO_EXTENSIONS
-from qubesd.core.guest_database import GuestDatabase, is_key
 from qubesd.core.power_events import DomainQdbCreate
 from qubesd.errors import QubeError
 from qubesd.extension import Extension, Look
@@ -265,29 +264,6 @@ def test_no_link_of_a_guest_is_written_through(tmp_path: Path, caplog: pytest.Lo
     visit(tmp_path, guest)
 
 
-@pytest.mark.parametrize(
-    ("text", "fits"),
-    [
-        pytest.param("/a", True, id="word"),
-        pytest.param("/a/b-c_d.e", True, id="words"),
-        pytest.param("a", False, id="no-slash"),
-        pytest.param("/", False, id="empty"),
-        pytest.param("/a/", False, id="empty-last"),
-        pytest.param("/a//b", False, id="empty-between"),
-        pytest.param("/..", False, id="above"),
-        pytest.param("/a/../b", False, id="above-between"),
-        pytest.param("/a/./b", False, id="here"),
-        pytest.param("/a~", False, id="unfinished"),
-        pytest.param("/a\n", False, id="line-end"),
-        pytest.param("/ä", False, id="no-ascii"),
-        pytest.param("/" + "a" * 97, False, id="too-long"),
-        pytest.param("/a/b/c/d/e", False, id="too-deep"),
-    ],
-)
-def test_keys(text: str, fits: bool) -> None:
-    assert is_key(text) is fits
-
-
 def test_entries_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def entries(look: Look, qube: Qube) -> Mapping[str, str]:
         many = {f"/many/{number:04}": "x" for number in range(1024)}
@@ -304,19 +280,68 @@ def test_entries_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCa
     stay(tmp_path, guest, a=Extension(entries=entries))
 
 
-def test_reading_and_writing(tmp_path: Path) -> None:
-    database = GuestDatabase(tmp_path / "work")
-    assert database.names("/a", 9) == []
-    assert database.read("/a/b", 9) is None
-    database.remove("/a/b")
-    for name in "bcd":
-        database.write(f"/a/{name}", "value")
-    database.write("/a/b", "other")
-    assert database.names("/a", 9) == ["b", "c", "d"]
-    assert len(database.names("/a", 2)) == 2
-    assert database.read("/a/b", 3) == b"oth"
-    database.remove("/a/b")
-    assert database.names("/a", 9) == ["c", "d"]
+def test_no_extension_hides_what_the_core_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = ("/name", "/qubes-random-seed", "/qubes-firewall/10.0.0.1/policy", "/connected-ips",
+            "/qubes-block-devices/sda/desc", "/mapped-ip/10.0.0.1/visible-ip", "/free")  # fmt: skip
+
+    async def guest(house: House) -> None:
+        await house.do(START, "work")
+        entries = found(tmp_path, "work")
+        assert entries["/name"] == "work"
+        assert len(entries["/qubes-random-seed"]) == 88
+        assert {key for key in entries if entries[key] == "mine"} == {"/free"}
+        for key in set(keys) - {"/name", "/free"}:
+            assert f"extension 'a': entry {key!r} of qube 'work' is left out" in caplog.text
+
+    stay(tmp_path, guest, a=Extension(entries=lambda look, qube: dict.fromkeys(keys, "mine")))
+
+
+def test_only_those_concerned_are_looked_at_again(tmp_path: Path) -> None:
+    """However many run beside them; ``work`` is behind ``sys-net`` and has ``web-dvm`` as guivm."""
+    asked: list[str] = []
+
+    def entries(look: Look, qube: Qube) -> Mapping[str, str]:
+        asked.append(qube.name)
+        return {}
+
+    async def guest(house: House) -> None:
+        await house.do(SET, "work", "netvm", "sys-net")
+        await house.do(SET, "work", "guivm", "web-dvm")
+        await house.do("admin.vm.Create.AppVM", "dom0", "debian-13", "name=other label=red")
+        await house.do("admin.vm.Create.AppVM", "dom0", "debian-13", "name=third label=red")
+        for name in ("work", "other"):
+            await house.do(START, name)
+        for calls, concerned in (
+            ([(START, "third"), (KILL, "third"), ("admin.vm.Remove", "third")], {"third"}),
+            ([(FEATURE, "dom0", "service.a", "1")], set()),
+            ([(FEATURE, "other", "a", "1")], {"other"}),
+            ([(START, "web-dvm"), (KILL, "web-dvm")], {"web-dvm", "work"}),
+            ([(FEATURE, "sys-net", "ipv6", "1")], {"sys-net", "work"}),
+            ([(FEATURE, "debian-13", "a", "1")], {"sys-net", "work", "other"}),
+        ):
+            await settled()
+            asked.clear()
+            for call in calls:
+                await house.do(*call)
+            await settled()
+            assert set(asked) == concerned, calls
+
+    stay(tmp_path, guest, a=Extension(entries=entries))
+
+
+def test_another_netvm_is_known_when_the_event_tells_of_it(tmp_path: Path) -> None:
+    seen: list[str | None] = []
+
+    async def guest(house: House) -> None:
+        for name in ("work", "sys-net"):
+            await house.do(START, name)
+        house.core.bus.subscribe(
+            DomainQdbCreate, lambda event: seen.append(found(tmp_path, event.subject).get("/qubes-gateway"))
+        )
+        await house.do(SET, "work", "netvm", "sys-net")
+        assert seen == ["10.137.0.3"]
+
+    visit(tmp_path, guest)
 
 
 def test_a_daemon_that_starts_again_goes_on_with_the_run(tmp_path: Path) -> None:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 
+import libvirt
 import pytest
 
+from qubesd.core.network_entries import LONGEST, connected
 from qubesd.errors import QubeError
+from qubesd.model.firewall import ACCEPT_ALL, parse
+from tests.qubesd.core.power_rig import rig
 from tests.qubesd.core.test_databases import FEATURE, KILL, SET, START, found
 from tests.qubesd.house import House, visit
 
 RULES, RELOAD = "admin.vm.firewall.Set", "admin.vm.firewall.Reload"
+WORK = "10.137.0.4"
+"""Of ``work`` in the rig; in the house it is the fourth qube's."""
 IP, IP6 = "10.137.0.2", "fd09:24ef:4179::a89:2"
 MIXED = (
     "action=accept dst4=1.2.3.4\naction=accept dst6=fd00::1\naction=drop dsthost=a.example\naction=accept\n"
@@ -203,3 +210,53 @@ def test_a_start_that_its_netvm_cannot_be_told_of_fails(tmp_path: Path) -> None:
         assert of_netvm(tmp_path)["/qubes-firewall/10.137.0.4/policy"] == "drop"
 
     behind(tmp_path, guest)
+
+
+def test_a_daemon_that_starts_again_leaves_nothing_old(tmp_path: Path) -> None:
+    """Rules that are no more, and qubes that went meanwhile, though their netvm ran on."""
+
+    async def story() -> None:
+        outside = libvirt.open("test:///default")
+        try:
+            async with rig(tmp_path, uri="test:///default") as first:
+                await first.core.firewalls.set(first.qube("work"), [parse("action=drop"), *ACCEPT_ALL])
+                await first.core.power.start(first.qube("work"))
+                assert f"/qubes-firewall/{WORK}/0001" in of_netvm(tmp_path, "sys-firewall")
+            (tmp_path / "var/lib/qubes/appvms/work/firewall.xml").unlink()
+            async with rig(tmp_path, uri="test:///default") as second:
+                entries = of_netvm(tmp_path, "sys-firewall")
+                assert {key: entries[key] for key in entries if "firewall" in key} == {
+                    f"/qubes-firewall/{WORK}/policy": "drop",
+                    f"/qubes-firewall/{WORK}/0000": "action=accept",
+                }
+            outside.lookupByUUIDString(second.qube("work").uuid).destroy()
+            async with rig(tmp_path, uri="test:///default") as third:
+                assert of_netvm(tmp_path, "sys-firewall") == {}
+                assert of_netvm(tmp_path, "sys-net")["/connected-ips"] == "10.137.0.3"
+                for name in ("sys-firewall", "sys-net"):
+                    await third.core.power.kill(third.qube(name))
+                for name in ("work", "sys-firewall", "sys-net"):
+                    await third.core.power.lives.forget(third.qube(name))
+        finally:
+            outside.close()
+
+    asyncio.run(story())
+
+
+def test_rules_of_an_earlier_run_are_not_those_of_the_next(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await house.do(KILL, "work")
+        await house.do(RULES, "work", "", "action=drop\n")
+        await house.do(START, "work")
+        assert of_netvm(tmp_path) == expected(IP, "action=drop")
+
+    behind(tmp_path, guest)
+
+
+def test_lists_hold_as_much_as_a_value_can() -> None:
+    many = [str(IPv4Address(2_000_000_000 + number)) for number in range(1000)]
+    lists = connected([*reversed(many), "fd00::2", "fd00::1"])
+    assert lists["/connected-ips6"] == "fd00::1 fd00::2"
+    words = lists["/connected-ips"].split(" ")
+    assert words == many[: len(words)]
+    assert LONGEST - 16 < len(lists["/connected-ips"]) <= LONGEST
