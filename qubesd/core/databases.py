@@ -109,6 +109,7 @@ class Databases:
         """
         try:
             self._clear(qube.name)
+            self._written.drop(qube.uuid)
             self._turn_to(qube, ())
             self._write_seed(qube.name)
             self._write(qube)
@@ -179,7 +180,7 @@ class Databases:
         self._concerned.note(qube)
         base = base_entries.entries(self._keeper, qube, run.zone)
         # No extension hides what the core says; where two speak of the same key, the later one's counts.
-        run.page.put(OWN, {**_joined(run.said), **base})
+        run.page.put(OWN, dict(_apart(qube.name, {**_joined(run.said), **base})))
 
     def _end(self, name: str) -> None:
         """The run is over, or the qube gone: nobody finds anything there any more."""
@@ -222,6 +223,16 @@ class Databases:
 
 def _joined(said: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return {key: value for entries in said.values() for key, value in entries.items()}
+
+
+def _apart(name: str, entries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Those that are not below another one, for an entry is a file; the core says none below any."""
+    for key, value in entries.items():
+        words = key.split("/")
+        if any("/".join(words[:depth]) in entries for depth in range(2, len(words))):
+            _log.warning("entry %r of qube %r is left out: another entry is above it", key, name)
+        else:
+            yield key, value
 
 
 def _fitting(extension: str, name: str, entries: Mapping[str, str]) -> Iterator[tuple[str, str]]:

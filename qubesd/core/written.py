@@ -43,6 +43,7 @@ class Written:
 
     def keep(self, uuid: str, xid: int, keys: Iterable[str]) -> None:
         """These may be there from now on. Raises ``OSError``."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = self._directory / (uuid + _UNFINISHED)
         unfinished.write_text(json.dumps({"xid": xid, "keys": sorted(keys)}), encoding="ascii")
         unfinished.rename(self._directory / uuid)
@@ -53,7 +54,6 @@ class Written:
 
     def drop_but(self, uuids: Collection[str]) -> None:
         """Only these qubes run. Raises ``OSError``."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for record in self._directory.iterdir():
+        for record in self._directory.iterdir() if self._directory.exists() else ():
             if record.name not in uuids:
                 record.unlink()

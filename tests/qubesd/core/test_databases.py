@@ -226,6 +226,21 @@ def test_no_extension_hides_what_the_core_says(tmp_path: Path, caplog: pytest.Lo
     stay(tmp_path, guest, a=Extension(entries=lambda look, qube: dict.fromkeys(keys, "mine")))
 
 
+def test_an_entry_below_another_one_keeps_no_qube_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = {"/name/x": "1", "/a/b/c": "2", "/a/b": "3", "/a/d": "4"}
+
+    async def guest(house: House) -> None:
+        await house.do(START, "work")
+        assert further(tmp_path, "work") == {"/a/b": "3", "/a/d": "4"}
+        assert found(tmp_path, "work")["/name"] == "work"
+        for key in ("/name/x", "/a/b/c"):
+            assert f"entry {key!r} of qube 'work' is left out" in caplog.text
+
+    stay(tmp_path, guest, a=Extension(entries=lambda look, qube: said))
+
+
 def test_only_those_concerned_are_looked_at_again(tmp_path: Path) -> None:
     """However many run beside them; ``work`` is behind ``sys-net`` and has ``web-dvm`` as guivm."""
     asked: list[str] = []
