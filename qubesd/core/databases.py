@@ -57,6 +57,7 @@ class Databases:
         self._written = Written(keeper.config.run_dir / "qubes/databases")
         self._aside = SetAside(folder / _ASIDE)
         self._sweeping: asyncio.Task[None] | None = None
+        self._unswept = False
         self._runs: dict[str, _Run] = {}
         self._concerned = Concerned(keeper)
         self._stale: set[str] = set()
@@ -111,7 +112,7 @@ class Databases:
             self._clear(qube.name)
             self._written.drop(qube.uuid)
             self._turn_to(qube, ())
-            self._write_seed(qube.name)
+            self._write_once(qube.name)
             self._write(qube)
         except OSError as error:
             _log.error("the database of qube %r cannot be written: %s", qube.name, error)
@@ -129,7 +130,7 @@ class Databases:
         self._turn_to(qube, () if record is None else record.keys)
         try:
             if not same_run:
-                self._write_seed(name)
+                self._write_once(name)
             self._write(qube)
         except OSError as error:
             _log.error("the database of qube %r cannot be written: %s", name, error)
@@ -139,7 +140,7 @@ class Databases:
         page = Page(self.of(qube), self._written, qube.uuid, xid, frozenset(left))
         self._runs[qube.name] = _Run(page, time_zone())
 
-    def _write_seed(self, name: str) -> None:
+    def _write_once(self, name: str) -> None:
         database = self._runs[name].page.database
         database.write(base_entries.SEED, base_entries.fresh_seed())
         for key in base_entries.LISTS:
@@ -164,8 +165,12 @@ class Databases:
         stale = self._stale if only is None else self._stale & {only}
         self._stale = self._stale - stale
         for name in sorted(stale & self._runs.keys()):
+            qube = self._keeper.system.qubes.get(name)
             try:
-                self._write(self._keeper.system.qubes[name])
+                if qube is None or qube.uuid != self._runs[name].page.uuid:
+                    self._end(name)  # the system went back to one without it
+                else:
+                    self._write(qube)
             except OSError as error:
                 _log.error("the database of qube %r cannot be written: %s", name, error)
             self.refreshed(name)
@@ -206,17 +211,20 @@ class Databases:
 
     def _clear(self, name: str) -> None:
         """Raises ``OSError``."""
-        self._aside.take(self._folder / name)
-        self._sweep()
+        if self._aside.take(self._folder / name):
+            self._sweep()
 
     def _sweep(self) -> None:
         """Empty what was taken aside, in a thread: a guest may have filled it."""
+        self._unswept = True
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.get_running_loop().create_task(self._swept())
 
     async def _swept(self) -> None:
         try:
-            await asyncio.to_thread(self._aside.sweep)
+            while self._unswept:
+                self._unswept = False
+                await asyncio.to_thread(self._aside.sweep)
         except OSError as error:
             _log.error("what qubes that have stopped had in their databases is left over: %s", error)
 

@@ -26,12 +26,14 @@ class SetAside:
     def __init__(self, place: Path) -> None:
         self._place = place
 
-    def take(self, folder: Path) -> None:
-        """Move the folder here, whatever it is; nothing where it is not there. Raises ``OSError``."""
+    def take(self, folder: Path) -> bool:
+        """Move the folder here, whatever it is; whether it was there. Raises ``OSError``."""
         with suppress(FileNotFoundError):
             folder.lstat()
             self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.rename(self._place / _fresh())
+            return True
+        return False
 
     def sweep(self, most: int = _MOST) -> None:
         """Remove what is here, at most so many entries of it. Blocks on files. Raises ``OSError``."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import libvirt
 import pytest
 
 from qubesd.core.core import NO_EXTENSIONS
 from qubesd.errors import QubeError
-from tests.qubesd.core.power_rig import rig, stored
+from tests.qubesd.core.power_rig import Rig, play, rig, stored
 from tests.qubesd.core.test_databases import KILL, START, entry, found, further
 from tests.qubesd.house import House, house_at, visit
 
@@ -119,3 +121,20 @@ def test_a_daemon_that_starts_again_goes_on_with_the_run(tmp_path: Path) -> None
             outside.close()
 
     asyncio.run(story())
+
+
+def test_a_qube_that_was_never_on_the_disk_leaves_no_database(tmp_path: Path) -> None:
+    """It was started, and then the write of its making failed."""
+
+    async def story(r: Rig) -> None:
+        late = replace(r.qube("vault"), name="late", qid=90, uuid=str(uuid4()))
+        r.put(late)
+        await r.core.power.start(late)
+        assert found(tmp_path, "late")["/name"] == "late"
+        r.core._restore()
+        async with asyncio.timeout(10):
+            while (tmp_path / "run/qubesdb/late").exists():
+                await asyncio.sleep(0)
+        assert r.core.databases.page("late") is None
+
+    play(tmp_path, story)
