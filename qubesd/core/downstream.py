@@ -55,6 +55,7 @@ class Downstream:
         bus.subscribe(DomainStopped, lambda event: self._stopped(event.subject))
         bus.subscribe(DomainAppeared, lambda event: self._appeared(event.subject))
         for qube in running:
+            self._claim(qube.name)  # first all, for what nobody claims goes with the first look
             self._spoil(qube.name)
         if self._task is not None:
             await asyncio.shield(self._task)
@@ -143,6 +144,21 @@ class Downstream:
 
     def _write(self, name: str, tell: bool) -> None:
         """Raises ``OSError``."""
+        left = self._claim(name)
+        wanted = self._places.get(name, frozenset())
+        if not wanted:
+            self._rules.pop(name, None)
+        changed = [place for place in sorted(wanted) if self._fill(name, place) or tell]
+        for netvm in {netvm for netvm, _ in left | wanted}:
+            self._settle(netvm)
+        # Last: with this the guest reads all that is below.
+        for netvm, address in changed:
+            page = self._databases.page(netvm)
+            if page is not None and self._holders[netvm, address][0] == name:
+                page.database.touch(f"{network_entries.FIREWALL}/{address}")
+
+    def _claim(self, name: str) -> frozenset[_Place]:
+        """Have the qube hold, or wait for, the places that it is to have now; those that it left."""
         netvm = self._netvm(name)
         wanted = frozenset[_Place]()
         if netvm is not None:
@@ -152,28 +168,22 @@ class Downstream:
         self._release(name, left)
         if wanted:
             self._places[name] = wanted
-        else:
-            self._rules.pop(name, None)
-        changed = [place for place in sorted(wanted) if self._hold(name, place) or tell]
-        for each in {netvm for netvm, _ in left | wanted}:
-            self._settle(each)
-        # Last: with this the guest reads all that is below.
-        for each, address in changed:
-            page = self._databases.page(each)
-            if page is not None and self._holders[each, address][0] == name:
-                page.database.touch(f"{network_entries.FIREWALL}/{address}")
+        for place in sorted(wanted):
+            holders = self._holders.setdefault(place, [])
+            if name not in holders:
+                holders.append(name)
+                if holders[0] != name:
+                    _log.warning(
+                        "qube %r has no rules of its own: another one has its address %s", name, place[1]
+                    )
+        return left
 
-    def _hold(self, name: str, place: _Place) -> bool:
-        """Write of the qube in this place unless another one holds it; whether there was anything to write.
-        Raises ``OSError``."""
+    def _fill(self, name: str, place: _Place) -> bool:
+        """Write of the qube in this place if it holds it; whether there was anything to write. Raises
+        ``OSError``."""
         netvm, address = place
-        holders = self._holders.setdefault(place, [])
-        if name not in holders:
-            holders.append(name)
-            if holders[0] != name:
-                _log.warning("qube %r gets no network: another one has its address %s", name, address)
         page = self._databases.page(netvm)
-        if holders[0] != name or page is None:
+        if self._holders[place][0] != name or page is None:
             return False
         qube, rules = self._keeper.system.qubes[name], self._rules.get(name, ())
         return page.put(address, network_entries.behind(self._keeper, qube, address, rules))

@@ -48,6 +48,14 @@ def told(root: Path, address: str, netvm: str = "sys-net") -> int:
     return (root / "run/qubesdb" / netvm / "qubes-firewall" / address).stat().st_mtime_ns
 
 
+def folders(root: Path, netvm: str) -> dict[str, int]:
+    """Those of the addresses, each with what only the very same folder has."""
+    return {
+        place.name: place.stat().st_ino
+        for place in (root / "run/qubesdb" / netvm / "qubes-firewall").iterdir()
+    }
+
+
 def expected(address: str = IP, *rules: str, visible: str | None = None) -> dict[str, str]:
     """Of the one qube with this address, ``rules`` by number."""
     return {
@@ -220,22 +228,29 @@ def test_a_daemon_that_starts_again_leaves_nothing_old(tmp_path: Path) -> None:
         try:
             async with rig(tmp_path, uri="test:///default") as first:
                 await first.core.firewalls.set(first.qube("work"), [parse("action=drop"), *ACCEPT_ALL])
-                await first.core.power.start(first.qube("work"))
+                first.change("vault", netvm="sys-firewall")
+                await first.core.durable()
+                for name in ("work", "vault"):
+                    await first.core.power.start(first.qube(name))
                 assert f"/qubes-firewall/{WORK}/0001" in of_netvm(tmp_path, "sys-firewall")
+                there = folders(tmp_path, "sys-firewall")
+                assert len(there) == 2
             (tmp_path / "var/lib/qubes/appvms/work/firewall.xml").unlink()
             async with rig(tmp_path, uri="test:///default") as second:
+                assert folders(tmp_path, "sys-firewall") == there, "what goes on was gone for a while"
                 entries = of_netvm(tmp_path, "sys-firewall")
-                assert {key: entries[key] for key in entries if "firewall" in key} == {
+                assert {key: entries[key] for key in entries if f"firewall/{WORK}" in key} == {
                     f"/qubes-firewall/{WORK}/policy": "drop",
                     f"/qubes-firewall/{WORK}/0000": "action=accept",
                 }
-            outside.lookupByUUIDString(second.qube("work").uuid).destroy()
+            for name in ("work", "vault"):
+                outside.lookupByUUIDString(second.qube(name).uuid).destroy()
             async with rig(tmp_path, uri="test:///default") as third:
                 assert of_netvm(tmp_path, "sys-firewall") == {}
                 assert of_netvm(tmp_path, "sys-net")["/connected-ips"] == "10.137.0.3"
                 for name in ("sys-firewall", "sys-net"):
                     await third.core.power.kill(third.qube(name))
-                for name in ("work", "sys-firewall", "sys-net"):
+                for name in ("work", "vault", "sys-firewall", "sys-net"):
                     await third.core.power.lives.forget(third.qube(name))
         finally:
             outside.close()
