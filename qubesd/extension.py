@@ -80,8 +80,9 @@ class Extension:
             refused, so it does nothing but these steps; where it fails, its steps are taken back.
         watches: told of what has happened.
         entries: what a running qube of this host is to find in its database because of the extension, by key
-            (``/qubes-service/cups``). Asked when the qube starts and when anything about it, or about a qube
-            that names it, has changed.
+            (``/qubes-service/cups``). Asked when the qube starts, when something global has changed, and when
+            something has about it, a qube that names it, its templates, its netvms, its guivm or audiovm;
+            whether these run counts too.
     """
 
     vetoes: tuple[On[View], ...] = ()
