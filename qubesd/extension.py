@@ -85,8 +85,9 @@ class Extension:
             fails, its steps are taken back.
         watches: told of what has happened.
         entries: what a running qube of this host is to find in its database because of the extension, by key
-            (``/qubes-service/cups``). Asked when the qube starts and when anything about it, or about a qube
-            that names it, has changed. At most 1024 of 3072 bytes each, a key of one to four words.
+            (``/qubes-service/cups``). Asked when the qube starts, when something global has changed, and when
+            something has about it, a qube that names it, its templates, its netvms, its guivm or audiovm;
+            whether these run counts too. At most 1024 of 3072 bytes each, a key of one to four words.
         saved: which files are to be in a backup of the qube because of the extension, by their names in it:
             absolute paths of plain files of at most 4 MiB that are there. Asked of every qube but dom0 when
             a backup begins. One that fails, or names what cannot be saved, has the backup refused.

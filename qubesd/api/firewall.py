@@ -19,11 +19,13 @@ async def get(core: Core, command: Command) -> Reply:
 
 async def set_rules(core: Core, command: Command) -> Reply:
     await core.power.lives.finish(core.firewalls.set(command.target, command.value))
+    await core.power.downstream.tell(command.target)
     return DONE
 
 
-def reload(core: Core, command: Command) -> Reply:
+async def reload(core: Core, command: Command) -> Reply:
     core.firewalls.reload(command.target)
+    await core.power.downstream.tell(command.target)
     return DONE
 
 

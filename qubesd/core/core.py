@@ -13,7 +13,6 @@ from qubesd.core.databases import Databases
 from qubesd.core.device_lists import DeviceLists, Watch, unwatched
 from qubesd.core.exposure import DATABASES
 from qubesd.core.extending import Extensions
-from qubesd.core.firewall import Firewalls
 from qubesd.core.handing_out import HandingOut
 from qubesd.core.host_services import HostServices
 from qubesd.core.keeper import Keeper
@@ -57,18 +56,18 @@ class Core(Keeper):
         self.extensions = Extensions(self)
         self.extensions.use(extensions)
         self.storage = Storage(self)
-        self.power = Power(self, self.storage)
+        self.databases = Databases(self, self.extensions, config.run_dir / DATABASES)
+        self.power = Power(self, self.storage, self.databases)
         self.devices = self.power.devices
         self.handing_out = HandingOut(self, self.power.lives, self.devices)
         self.device_lists = DeviceLists(self, self.power.lives, self.devices, self.handing_out, watch)
-        self.firewalls = Firewalls(self, self.storage, self.power.lives)
+        self.firewalls = self.power.firewalls
         self.volumes = Volumes(self, self.storage, self.power.lives, self.power.guests)
         self.backups = Backups(self, self.storage, self.power.guests)
         self.statistics = Statistics(self)
         self.creation = Creation(self, self.storage, self.firewalls)
         self.preloading = Preloading(self, self.creation, self.power, self.storage, self.firewalls)
         self.sleep = Sleep(self, self.power, self.preloading)
-        self.databases = Databases(self, self.power.lives, self.extensions, config.run_dir / DATABASES)
         self.host_services = HostServices(self, config.run_dir / "qubes-service")
         turns = Turns(self)
         self.requests = Requests(self, self.databases, turns)
@@ -87,7 +86,8 @@ class Core(Keeper):
         await self.device_lists.open()
         await self.storage.settle(self.power.lives.active())
         await self.firewalls.open()
-        self.databases.open()
+        self.databases.open(self.power.lives.active())
+        await self.power.downstream.open(self.power.lives.active())
         self.host_services.open()
         await self.backups.open()
         await self.power.lives.clean_up_left_overs()
@@ -96,11 +96,12 @@ class Core(Keeper):
     async def close(self) -> None:
         """Let what is under way end, write what is not written yet, and let go of the hypervisor."""
         self.preloading.close()
-        self.databases.close()
         self.device_lists.close()
         await self.statistics.close()
         await self.firewalls.close()
         await self.power.lives.close()
+        await self.power.downstream.close()
+        await self.databases.close()
         await self.storage.close()
         await super().close()
 

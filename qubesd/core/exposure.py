@@ -1,9 +1,9 @@
 """What qubes expose to others: the block and USB devices that a running one announces, dom0's PCI devices and
 its microphone (``spec/devices.md`` 6 and 7).
 
-A guest announces its devices in its QubesDB. There is no QubesDB here yet: one folder for each qube stands
-for it, ``qubesdb/NAME`` in the run directory, with a file for each key, and whoever brings the guests'
-databases to this host writes there. What stands in it comes from a guest, whatever its name.
+A guest announces its devices in its QubesDB. One folder for each qube stands for it, ``qubesdb/NAME`` in the
+run directory, with a file for each key, and whoever brings the guests' databases to this host writes there.
+What stands in it comes from a guest, whatever its name.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ What stands in it comes from the guest, so no link in it is followed and nothing
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -66,11 +67,30 @@ class GuestDatabase:
                 file.write(value.encode())
             os.rename(unfinished, last, src_dir_fd=folder, dst_dir_fd=folder)
 
+    def touch(self, key: str) -> None:
+        """Make the key be there with nothing in it, and tell whoever watches it. Raises ``OSError``.
+
+        It is a folder, for there are keys below it: as if an empty value was written in a QubesDB.
+        """
+        with self._opened(key.split("/")[1:], make=True) as folder:
+            os.utime(f"/proc/self/fd/{folder}")
+
     def remove(self, key: str) -> None:
-        """Take the key away; nothing where it is not there. Raises ``OSError``."""
+        """Take the key away, and those above it that have nothing below them any more; nothing where it is
+        not there. Raises ``OSError``."""
         *above, last = key.split("/")[1:]
-        with suppress(FileNotFoundError), self._opened(above) as folder:
-            os.unlink(last, dir_fd=folder)
+        with suppress(FileNotFoundError):
+            with self._opened(above) as folder:
+                os.unlink(last, dir_fd=folder)
+            while above:
+                *above, last = above
+                with self._opened(above) as folder:
+                    try:
+                        os.rmdir(last, dir_fd=folder)
+                    except OSError as error:
+                        if error.errno != errno.ENOTEMPTY:
+                            raise
+                        return
 
     @contextmanager
     def _opened(self, words: list[str], make: bool = False) -> Iterator[int]:

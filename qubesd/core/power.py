@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from qubesd.core.databases import Databases
 from qubesd.core.devices import Devices
 from qubesd.core.domain import number
+from qubesd.core.downstream import Downstream
+from qubesd.core.firewall import Firewalls
 from qubesd.core.guests import Guests
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import ELSEWHERE, Lives
@@ -37,12 +40,14 @@ from qubesd.virt.hypervisor import DomainState, Figures
 class Power:
     """The verbs on one keeper's qubes. What a verb began is finished, also when its caller has gone."""
 
-    def __init__(self, keeper: Keeper, storage: Storage) -> None:
+    def __init__(self, keeper: Keeper, storage: Storage, databases: Databases) -> None:
         self._keeper = keeper
         self.guests = Guests(keeper)
         self.lives = Lives(keeper, storage)
         self.devices = Devices(keeper, storage, self.lives)
-        self._starter = Starter(keeper, self.lives, storage, self.devices)
+        self.firewalls = Firewalls(keeper, storage, self.lives)
+        self.downstream = Downstream(keeper, databases, self.firewalls)
+        self._starter = Starter(keeper, self.lives, storage, self.devices, databases, self.downstream)
 
     async def open(self) -> None:
         """Connect to the hypervisor and learn which qubes run; ``HypervisorLost`` where it is not there."""

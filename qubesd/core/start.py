@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from qubesd.core import uplinks
+from qubesd.core.databases import Databases
 from qubesd.core.devices import Devices
 from qubesd.core.domain import describe, needed_memory, number
+from qubesd.core.downstream import Downstream
 from qubesd.core.held import Attachment
 from qubesd.core.keeper import Keeper
 from qubesd.core.lives import ELSEWHERE, Lives
@@ -42,11 +44,21 @@ _RESTORING = "backup-restore-in-progress"
 class Starter:
     """Starts qubes, each after its netvm."""
 
-    def __init__(self, keeper: Keeper, lives: Lives, storage: Storage, devices: Devices) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        lives: Lives,
+        storage: Storage,
+        devices: Devices,
+        databases: Databases,
+        downstream: Downstream,
+    ) -> None:
         self._keeper = keeper
         self._lives = lives
         self._storage = storage
         self._devices = devices
+        self._databases = databases
+        self._downstream = downstream
         self._waits_for: dict[str, str] = {}
         """Which qube's start waits for which netvm's."""
 
@@ -136,6 +148,9 @@ class Starter:
             lives.tell_new_run(qube.name)
             self._devices.started_with(devices)
         keeper.bus.publish(DomainSpawn(qube.name))
+        qube = keeper.current(qube)
+        self._databases.begin(qube)
+        await self._downstream.begin(qube)
         keeper.bus.publish(DomainQdbCreate(qube.name))
         keeper.bus.publish(DomainPreUnpaused(qube.name))
         await lives.bring(run, DomainState.RUNNING, keeper.hypervisor.unpause(qube.uuid))

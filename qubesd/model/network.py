@@ -14,7 +14,7 @@ from qubesd.model.state import Klass, Qube, Value
 from qubesd.model.view import View
 
 _DNS = "10.139.1.1 10.139.1.2"
-_NETMASK = "255.255.255.255"
+NETMASK = "255.255.255.255"
 _PREFIX6 = "fd09:24ef:4179::"
 
 
@@ -83,7 +83,7 @@ def visible_gateway6(view: View, qube: Qube) -> Value:
 
 def visible_netmask(view: View, qube: Qube) -> Value:
     fake = _faked(view, qube, "net.fake-netmask")
-    return fake or (_NETMASK if netvm_of(view.system, qube) is not None else None)
+    return fake or (NETMASK if netvm_of(view.system, qube) is not None else None)
 
 
 def netvm_fits(view: View, owner: Qube, value: str | None) -> Value:

@@ -52,6 +52,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         for line in SYSTEM.splitlines():
             service, argument, target, payload = words(line)
             call(daemon.socket, service, target, argument, payload, timeout=PATIENCE)
+        devices.announce(root)
         yield daemon
 
 

@@ -88,12 +88,12 @@ def hers(
 def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One that nothing is changed in; ``secret-1`` and ``secret-2`` are hidden from alice."""
     root = tmp_path_factory.mktemp(request.param)
-    for backend in ("work", "secret-1"):
-        place = rooted(root).run_dir / f"qubesdb/{backend}/qubes-block-devices/sda"
-        place.mkdir(parents=True)
-        (place / "desc").write_text("disk")
     with serving(root, *LANGUAGES[request.param]) as served:
         carry_out(served, SYSTEM + HIDDEN + "admin.vm.Start work\nadmin.vm.Start secret-1")
+        for backend in ("work", "secret-1"):
+            place = rooted(root).run_dir / f"qubesdb/{backend}/qubes-block-devices/sda"
+            place.mkdir()
+            (place / "desc").write_text("disk")
         yield served
 
 

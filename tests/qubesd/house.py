@@ -21,6 +21,7 @@ from qubesd.events import WireEvent
 from qubesd.extension import Extension
 from qubesd.extensions.stock import STOCK
 from qubesd.model.state import DOM0, Qube
+from tests.qubesd.hardware import announce_at_start
 
 KERNEL = "6.1"
 
@@ -100,6 +101,7 @@ async def house_at(
     """The house of the system below ``root``, an empty one at first; ``settings`` of its configuration."""
     config = replace(config_at(root), **settings)
     async with open_core(config, create=True, watch=watch, extensions=extensions) as core:
+        announce_at_start(root, core.bus)
         yield House(core)
 
 

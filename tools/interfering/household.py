@@ -6,6 +6,7 @@ alice, who is observed, and bob are operators; they share the team's qubes.
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from broker.client import CallError, call
@@ -110,7 +111,11 @@ def copy(template: Path, root: Path) -> None:
 
 
 def expose(root: Path, backend: str) -> None:
-    """Have a qube tell of a block device of its own."""
+    """Have the guest of a qube tell of a block device of its own, if it runs and has not told yet."""
     place = rooted(root).run_dir / f"qubesdb/{backend}/qubes-block-devices/sda"
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "desc").write_text("disk", encoding="ascii")
+    if place.parent.exists() and not place.exists():
+        made = root / f"made-{backend}"
+        made.mkdir(exist_ok=True)
+        (made / "desc").write_text("disk", encoding="ascii")
+        with suppress(FileNotFoundError):  # it has stopped meanwhile
+            made.rename(place)

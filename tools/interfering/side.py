@@ -37,12 +37,13 @@ class Side:
         self.masks = Masks(root)
         self.disposables: dict[bool, list[str]] = {False: [], True: []}
         self.uuids: dict[str, str] = {}
+        self._exposed: Sequence[str] = ()
         self._tokens: dict[tuple[str, bool], str] = {}
         self._streams: dict[tuple[str, str], Stream] = {}
 
     def begin(self, exposed: Sequence[str]) -> None:
-        for backend in exposed:
-            expose(self.root, backend)
+        """Start the daemon; the qubes in ``exposed`` tell of a device of their own whenever they run."""
+        self._exposed = exposed
         self.subject.begin()
 
     def ready(self) -> bool:
@@ -50,6 +51,7 @@ class Side:
 
     def dom0(self, script: str, lenient: bool = False) -> None:
         carry_out(self.subject.socket, script, self.root, lenient)
+        self._expose()
 
     def meet(self) -> None:
         """Learn the uuids of the qubes that are there."""
@@ -81,6 +83,7 @@ class Side:
                 if answer.startswith(ESTABLISHED):
                     return ESTABLISHED
         self._notice(step, answer)
+        self._expose()
         return answer
 
     def plain(self, step: Step, answer: bytes) -> bytes:
@@ -109,6 +112,10 @@ class Side:
         uuid = self.uuids.get(name, str(UUID(int=Random(name).getrandbits(128), version=4)))
         self.masks.names[uuid.encode()] = name.encode()
         return uuid
+
+    def _expose(self) -> None:
+        for backend in self._exposed:
+            expose(self.root, backend)
 
     def _disposable(self) -> str:
         """The latest that alice can know of."""

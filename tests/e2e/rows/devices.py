@@ -31,14 +31,18 @@ NODES = """\
 
 
 def furnish(root: Path) -> str:
-    """Lay out what ``caller`` announces; the lines of the configuration that make the host this one."""
+    """Lay out the host; the lines of the configuration that make the daemon's host this one."""
+    (root / "node.xml").write_text(NODES)
+    return f'libvirt_uri = "test://{root}/node.xml"\n'
+
+
+def announce(root: Path) -> None:
+    """What the guest of ``caller`` announces, which runs."""
     for devclass, ports in ANNOUNCED.items():
         for port in ports:
             place = root / f"run/qubesdb/caller/qubes-{devclass}-devices" / port
             place.mkdir(parents=True)
             (place / "desc").write_text("disk")
-    (root / "node.xml").write_text(NODES)
-    return f'libvirt_uri = "test://{root}/node.xml"\n'
 
 
 def _of_class(devclass: str) -> list[Row]:

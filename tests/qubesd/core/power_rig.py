@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,14 +11,16 @@ from typing import Any
 import libvirt
 
 from qubesd.config import rooted
-from qubesd.core.core import Core
+from qubesd.core.core import NO_EXTENSIONS, Core
 from qubesd.events import WireEvent
+from qubesd.extension import Extension
 from qubesd.model.state import Klass, Qube, System, Value
 from qubesd.store.commit import GroupCommit
 from qubesd.store.file import FileStore
 from qubesd.store.fresh import fresh_system
 from qubesd.virt.embedded import Embedded
 from qubesd.virt.hypervisor import Hypervisor
+from tests.qubesd.hardware import announce_at_start
 
 Wrap = Callable[[Embedded], Hypervisor]
 
@@ -141,7 +143,12 @@ def stored(root: Path) -> Iterator[FileStore]:
 
 
 @asynccontextmanager
-async def rig(root: Path, wrap: Wrap = lambda driver: driver, uri: str | None = None) -> AsyncIterator[Rig]:
+async def rig(
+    root: Path,
+    wrap: Wrap = lambda driver: driver,
+    uri: str | None = None,
+    extensions: Mapping[str, Extension] = NO_EXTENSIONS,
+) -> AsyncIterator[Rig]:
     """An open core; ``wrap`` puts something between it and the driver, to make fail what else cannot."""
     node = root / "node.xml"
     node.write_text("<node/>")
@@ -154,10 +161,11 @@ async def rig(root: Path, wrap: Wrap = lambda driver: driver, uri: str | None = 
     hypervisor = wrap(Embedded(uri or f"test://{node}", connect))
     with stored(root) as store:
         system = store.load()
-        core = Core(rooted(root), system, GroupCommit(store.save, system), hypervisor)
+        core = Core(rooted(root), system, GroupCommit(store.save, system), hypervisor, extensions=extensions)
         made = Rig(core, None)
         core.bus.subscribe(WireEvent, made.note)
         await core.open()
+        announce_at_start(root, core.bus)
         made.outside = handles[0]
         try:
             yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from qubesd.virt.embedded import Embedded
 from qubesd.virt.hypervisor import Disk, Hypervisor
 from tests.qubesd.core.power_rig import Rig, faulty, play
 from tests.qubesd.core.test_devices import announce, settled
+from tests.qubesd.hardware import pull_out
 from tests.qubesd.house import House, visit
 
 BLOCK = "admin.vm.device.block"
@@ -54,7 +54,7 @@ class Hand:
 
 
 def withdraw(root: Path, port: str, backend: str = "sys-net") -> None:
-    shutil.rmtree(root / f"run/qubesdb/{backend}/qubes-block-devices" / port)
+    pull_out(root, backend, port)
 
 
 def followed(root: Path, guest: Callable[[House, Hand], Awaitable[None]]) -> None:

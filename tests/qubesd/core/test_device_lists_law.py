@@ -5,7 +5,6 @@ what there is, and nobody keeps a device that is gone.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from qubesd.core.device_events import DeviceAdded, DeviceAttach, DeviceDetach, DeviceEvent, DeviceRemoved
 from qubesd.model.volumes import targets
 from tests.qubesd.core.test_devices import announce, settled
+from tests.qubesd.hardware import pull_out
 from tests.qubesd.house import House, house_at
 
 BLOCK = "admin.vm.device.block"
@@ -84,8 +84,7 @@ class Lists(RuleBasedStateMachine):
     @rule(backend=SOURCES, port=st.sampled_from(PORTS), parent=PARENTS)
     def plug(self, backend: str, port: str, parent: str | None) -> None:
         """Another device at the port, or none."""
-        place = self.root / f"run/qubesdb/{backend}/qubes-block-devices" / port
-        shutil.rmtree(place, ignore_errors=True)
+        pull_out(self.root, backend, port)
         if parent is not None:
             announce(self.root, port, backend, parent=parent)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from qubesd.core.device_questions import Question
+from tests.qubesd.hardware import plug_in, pull_out
 from tests.qubesd.house import House, visit
 
 BLOCK = "admin.vm.device.block"
@@ -18,11 +18,8 @@ AVAILABLE, ATTACHED, ASSIGN = f"{BLOCK}.Available", f"{BLOCK}.Attached", f"{BLOC
 
 def announce(root: Path, port: str, backend: str = "sys-net", **keys: str) -> Path:
     """What the guest of ``backend`` would write into its QubesDB."""
-    folder = root / f"run/qubesdb/{backend}/qubes-block-devices" / port
-    folder.mkdir(parents=True)
-    for key, value in {"desc": "Big_Disk (backup)", "size": "1024", "mode": "w", **keys}.items():
-        (folder / key).write_text(value)
-    return folder
+    told = {"desc": "Big_Disk (backup)", "size": "1024", "mode": "w", **keys}
+    return plug_in(root, backend, port, **told)
 
 
 def with_disk(tmp_path: Path, guest: Callable[[House], Awaitable[None]], **keys: str) -> None:
@@ -108,7 +105,7 @@ def test_a_disk_that_is_pulled_out_is_taken_from_the_qube(tmp_path: Path) -> Non
     async def guest(house: House) -> None:
         await house.do(f"{BLOCK}.Attach", "work", "sys-net+sda")
         house.names()
-        shutil.rmtree(tmp_path / "run/qubesdb/sys-net/qubes-block-devices/sda")
+        pull_out(tmp_path, "sys-net", "sda")
         await house.core.device_lists.look(house.qube("sys-net"))
         assert house.names() == [
             "sys-net device-list-change:block",
@@ -263,7 +260,7 @@ def test_a_yes_is_for_what_was_asked_and_for_nothing_else(tmp_path: Path, meanwh
             case "taken back":
                 await house.do(f"{BLOCK}.Unassign", "work", "sys-net+sdb")
             case "another device":
-                shutil.rmtree(tmp_path / "run/qubesdb/sys-net/qubes-block-devices/sdb")
+                pull_out(tmp_path, "sys-net", "sdb")
                 announce(tmp_path, "sdb", parent="1-2:1.0")
             case "stopped":
                 await house.do("admin.vm.Kill", "work")
@@ -321,10 +318,7 @@ USB, MIC = "admin.vm.device.usb", "admin.vm.device.mic"
 
 
 def announce_usb(root: Path, port: str) -> Path:
-    folder = root / "run/qubesdb/sys-net/qubes-usb-devices" / port
-    folder.mkdir(parents=True)
-    (folder / "desc").write_text("0951:1666 Kingston Stick")
-    return folder
+    return plug_in(root, "sys-net", port, "usb", desc="0951:1666 Kingston Stick")
 
 
 def test_a_usb_device_comes_and_goes_by_hand_and_by_itself(tmp_path: Path) -> None:
