@@ -12,9 +12,9 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
+from qubesd.core.guest_database import GuestDatabase
 from qubesd.model.device_text import safe
 from qubesd.model.devices import Device
 from qubesd.model.state import DOM0, Qube
@@ -43,7 +43,7 @@ def announced(databases: Path, qube: Qube, devclass: str) -> list[Device]:
     read = _block if devclass == "block" else _usb
     form = _BLOCK_PORT if devclass == "block" else _USB_PORT
     ports, nameless = [], 0
-    for untrusted_port, value in _ports(databases / qube.name / key_of(devclass)):
+    for untrusted_port, value in _ports(GuestDatabase(databases / qube.name), f"/{key_of(devclass)}"):
         if form.fullmatch(untrusted_port) is None:
             nameless += 1
         else:
@@ -82,21 +82,13 @@ Read = Callable[[str], str]
 """A value of one device that a guest announces, empty where there is none."""
 
 
-def _ports(folder: Path) -> Iterator[tuple[str, Read]]:
-    try:
-        untrusted_ports = sorted(path.name for path in islice(folder.iterdir(), 2 * _MOST))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for untrusted_port in untrusted_ports:
-        yield untrusted_port, partial(_value, folder / untrusted_port)
+def _ports(database: GuestDatabase, key: str) -> Iterator[tuple[str, Read]]:
+    for untrusted_port in database.names(key, 2 * _MOST):
+        yield untrusted_port, partial(_value, database, f"{key}/{untrusted_port}")
 
 
-def _value(place: Path, key: str) -> str:
-    try:
-        with (place / key).open("rb") as file:
-            return file.read(_LONGEST).decode("ascii", "replace")
-    except OSError:
-        return ""
+def _value(database: GuestDatabase, device: str, key: str) -> str:
+    return (database.read(f"{device}/{key}", _LONGEST) or b"").decode("ascii", "replace")
 
 
 def _block(backend: str, port: str, value: Read) -> Device:
