@@ -217,4 +217,12 @@ class Downstream:
         held = [address for address in known if (netvm, address) in self._holders]
         for address in set(known).difference(held):
             page.put(address, {})
-        page.put(network_entries.LISTS, network_entries.connected(held) if provides_network(qube) else {})
+        lists = network_entries.connected(held) if provides_network(qube) else {}
+        listed = sum(len(addresses.split()) for addresses in lists.values())
+        if page.put(network_entries.LISTS, lists) and lists and listed < len(held):
+            _log.error(
+                "netvm %r is told of %d addresses behind it, not of %d more",
+                netvm,
+                listed,
+                len(held) - listed,
+            )
