@@ -47,9 +47,10 @@ class Relay:
                 writer.write(b"result=deny")
                 return
             with socket.socket(socket.AF_UNIX) as daemon:
-                daemon.setblocking(False)
                 with short_path(behind) as name:
-                    await asyncio.get_running_loop().sock_connect(daemon, name)
+                    # In a thread: where many wait to be taken, the loop's own way would not wait.
+                    await asyncio.to_thread(daemon.connect, name)
+                daemon.setblocking(False)
                 passing = asyncio.create_task(self._pass_on(reader, daemon))
                 try:
                     answer = await self._whole(daemon)

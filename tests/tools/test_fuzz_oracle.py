@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from policy_engine import PolicyError, Request
+from policy_engine import PolicyError, Request, World, load
 from tools.fuzzing.cases import Case, Ending, case
 from tools.fuzzing.exchange import Outcome, wrong
 from tools.fuzzing.ground import Ground, Place
-from tools.fuzzing.oracle import ALLOW, DENY, Meaning, answer, meaning
+from tools.fuzzing.oracle import ALLOW, DENY, Meaning, answer, answers, meaning
 from tools.fuzzing.wire import LINE, POLICY, SCREEN, SIMPLE
 
 ASK = b"source=work\nintended_target=mail\nservice_and_arg=a.A+x\n\n"
@@ -89,6 +89,24 @@ def test_a_policy_that_does_not_load_denies(ground: Ground) -> None:
     broken = Ground(0, PolicyError("io", "gone", file="policy.d"), ground.world, b"")
     for number in range(300):
         assert answer(meaning(case(1, number)), broken) in (DENY, b"")
+
+
+def test_a_yes_may_be_none_only_where_something_changes(tmp_path: Path) -> None:
+    (tmp_path / "10-ask.policy").write_text("a.A * work mail ask\na.B * work mail allow\n")
+    qubes = {name: {"type": "AppVM", "guivm": "dom0"} for name in ("work", "mail")}
+    world = World.from_system_info({"domains": {"dom0": {"type": "AdminVM"}, **qubes}})
+    ground = Ground(0, load(directories=[str(tmp_path)]), world, b"")
+    words = set[bytes]()
+    for number in range(20):
+        asked = Meaning(CALL._replace(argument=f"+{number}"), True, True)
+        said = answer(asked, ground)
+        assert answers(asked, [ground]) == {said}
+        assert answers(asked, [ground, ground]) == {said, DENY}
+        for settled in (
+            asked._replace(assume_yes=True),
+            asked._replace(request=CALL._replace(service="a.B")),
+        ):
+            assert DENY not in answers(settled, [ground, ground])
 
 
 def test_an_evaluation_is_one_word(ground: Ground) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from tools.fuzzing.cases import Case, Ending
 from tools.fuzzing.ground import Ground
-from tools.fuzzing.oracle import NOTHING, Meaning, answer
+from tools.fuzzing.oracle import NOTHING, Meaning, answers
 from tools.fuzzing.wire import POLICY, SOCKETS
 
 PATIENCE = 20.0
@@ -80,7 +80,7 @@ async def stand_around(folder: str, size: int) -> None:
         await loop.create_future()
 
 
-def wrong(case: Case, asks: Meaning, outcome: Outcome, grounds: Iterable[Ground]) -> str | None:
+def wrong(case: Case, asks: Meaning, outcome: Outcome, grounds: Sequence[Ground]) -> str | None:
     """What is wrong with the outcome if the daemon decided on one of these grounds; ``None`` for nothing."""
     if case.ending is Ending.CLOSE:
         return None
@@ -90,7 +90,7 @@ def wrong(case: Case, asks: Meaning, outcome: Outcome, grounds: Iterable[Ground]
         return f"closed with bytes unread, after {outcome.data!r}"
     if not outcome.ended:
         return f"no end within {PATIENCE:.0f} s, after {outcome.data!r}"
-    right = {answer(asks, ground) for ground in grounds}
+    right = answers(asks, grounds)
     if case.socket != POLICY:
         right = {text + b"\n" if text else NOTHING for text in right}
     if outcome.reset:

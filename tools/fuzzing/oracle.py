@@ -7,9 +7,10 @@ reader is in here, so that a mistake in that shows.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from policy_engine import Allowed, Asked, PolicyError, Request, decide, respond, settle, take
+from policy_engine import Allowed, Asked, PolicyError, Request, World, decide, respond, settle, take
 from tools.fuzzing.cases import Case, Ending
 from tools.fuzzing.ground import Ground
 from tools.fuzzing.household import said
@@ -128,14 +129,40 @@ def answer(asks: Meaning, ground: Ground) -> bytes:
         if asks.assume_yes:
             decision = take(decision, decision.requested_target, world)
         else:
-            caller = world.find(decision.source)
-            asked = caller is not None and caller.guivm is not None
             word = (
-                said(decision.source, request.service, request.argument, decision.targets) if asked else None
+                said(decision.source, request.service, request.argument, decision.targets)
+                if _has_a_user(decision, world)
+                else None
             )
             decision = settle(decision, None if word is None else word.decode("ascii", "replace"), world)
     response = respond(decision, request, world) if isinstance(decision, Allowed) else None
     return response.encode("ascii") if isinstance(response, str) and _understood(response) else DENY
+
+
+def answers(asks: Meaning, grounds: Sequence[Ground]) -> set[bytes]:
+    """The right answers where any of these grounds may have been there, and others come meanwhile."""
+    right = {answer(asks, ground) for ground in grounds}
+    if len(grounds) > 1 and any(_is_put(asks, ground) for ground in grounds):
+        right.add(DENY)  # a yes to what has changed since it was asked about is none
+    return right
+
+
+def _is_put(asks: Meaning, ground: Ground) -> bool:
+    """Whether a user is asked."""
+    if (
+        asks.request is None
+        or isinstance(ground.policy, PolicyError)
+        or asks.just_evaluate
+        or asks.assume_yes
+    ):
+        return False
+    decision = decide(ground.policy, asks.request, ground.world)
+    return isinstance(decision, Asked) and _has_a_user(decision, ground.world)
+
+
+def _has_a_user(decision: Asked, world: World) -> bool:
+    caller = world.find(decision.source)
+    return caller is not None and caller.guivm is not None
 
 
 def _understood(response: str) -> bool:
