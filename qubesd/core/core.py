@@ -85,6 +85,7 @@ class Core(Keeper):
         await self.devices.open()
         await self.device_lists.open()
         await self.storage.settle(self.power.lives.active())
+        await self.volumes.open()
         await self.firewalls.open()
         self.databases.open(self.power.lives.active())
         await self.power.downstream.open(self.power.lives.active())

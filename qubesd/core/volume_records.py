@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
 from qubesd.core.storage import Storage
 from qubesd.core.usage import Grown
-from qubesd.errors import PermissionDenied, StoreError
+from qubesd.errors import PermissionDenied, QubesError, StoreError
 from qubesd.model.state import Qube, VolumeConfig
 from qubesd.model.volumes import current
 from qubesd.storage.pool import Pool
@@ -42,9 +42,21 @@ class VolumeRecords:
         """
         return self._keeper.budgets.holding(Grown(qube.uuid, name, size))
 
+    async def learn(self, qubes: Iterable[Qube]) -> None:
+        """Take down the sizes that volumes of these halted qubes have. An earlier daemon may have noted
+        others, ahead of changes that it did not end."""
+        kept = [
+            (qube, volume) for qube in qubes for volume in self._storage.volumes(qube) if volume.save_on_stop
+        ]
+        sizes = await self._storage.work(self._sizes, [volume for _, volume in kept])
+        for (qube, volume), size in zip(kept, sizes, strict=True):
+            if size not in (None, volume.size):
+                _log.warning("volume %r has %d bytes, and %d were noted", volume.vid, size, volume.size)
+                await self.put(qube, replace(volume, size=size), limited=False)
+
     async def remember_size(self, qube: Qube, volume: VolumeConfig) -> None:
         """Take down the size that the volume has now, durably; a driver may have rounded it up."""
-        size = await self._storage.read(_size, volume)
+        size = await self._storage.read(size_of, volume)
         if size != volume.size:
             await self.put(qube, replace(volume, size=size), limited=False)
 
@@ -67,6 +79,16 @@ class VolumeRecords:
             raise
         await self.remember_size(qube, sized)
 
+    def _sizes(self, volumes: Iterable[VolumeConfig]) -> list[int | None]:
+        """``None`` for what cannot be looked at: whoever needs it is told why."""
+        sizes = list[int | None]()
+        for volume in volumes:
+            try:
+                sizes.append(size_of(self._storage.pool(volume.pool), volume))
+            except QubesError:
+                sizes.append(None)
+        return sizes
+
     async def _put_back(self, qube: Qube, volume: VolumeConfig) -> None:
         try:
             await self.put(qube, volume, limited=False)
@@ -83,5 +105,6 @@ class VolumeRecords:
         await self._keeper.durable()
 
 
-def _size(pool: Pool, volume: VolumeConfig) -> int:
+def size_of(pool: Pool, volume: VolumeConfig) -> int:
+    """Bytes that the volume has now. Blocks on its pool."""
     return pool.size(volume)

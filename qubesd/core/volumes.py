@@ -19,7 +19,7 @@ from qubesd.core.keeper import Keeper
 from qubesd.core.lives import Lives
 from qubesd.core.storage import Key, Storage, key
 from qubesd.core.tokens import Copied, Tokens
-from qubesd.core.volume_records import VolumeRecords, volume_of
+from qubesd.core.volume_records import VolumeRecords, size_of, volume_of
 from qubesd.errors import (
     BadValue,
     NoSuchPool,
@@ -78,6 +78,11 @@ class Volumes:
         self._records = VolumeRecords(keeper, storage)
         self._imports: dict[Key, _Import] = {}
         self.tokens = Tokens(time.monotonic)
+
+    async def open(self) -> None:
+        """Once, after ``Storage.settle``: end what an earlier daemon began and did not."""
+        qubes = self._keeper.system.qubes.values()
+        await self._records.learn([one for one in qubes if self._keeper.running(one.name).state == "Halted"])
 
     async def facts(self, volume: VolumeConfig) -> Facts:
         return await self._storage.read(_facts, volume)
@@ -167,7 +172,7 @@ class Volumes:
             _refuse_not_halted(self._keeper, qube)
             volume = volume_of(self._keeper, self._keeper.current(qube), name)
             await self._drop_abandoned(volume)
-            wanted = await self._storage.read(_size, volume) if size is None else size
+            wanted = await self._storage.read(size_of, volume) if size is None else size
             with ExitStack() as room:
                 room.enter_context(self._records.room(qube, name, volume.size if size is None else size))
                 path = await self._storage.do(lambda pool, known: pool.begin_import(known, wanted), volume)
@@ -221,7 +226,7 @@ class Volumes:
             if not volume.rw:
                 raise StorageError(f"volume {name!r} is read-only and cannot be resized")
             with self._records.room(qube, name, size):
-                before = await self._storage.read(_size, volume)
+                before = await self._storage.read(size_of, volume)
                 await self._storage.do(lambda pool, known: pool.resize(known, size), volume)
                 try:
                     await self._records.put(qube, replace(volume, size=size))
@@ -252,7 +257,7 @@ class Volumes:
 
     async def _clear(self, qube: Qube, name: str) -> None:
         async with self._changing(qube, name) as volume:
-            size = await self._storage.read(_size, volume)
+            size = await self._storage.read(size_of, volume)
             await self._storage.do(lambda pool, known: pool.begin_import(known, size), volume)
             self._keeper.bus.publish(VolumeImportBegin(qube.name, name, str(size)))
             await self._take_over(qube, volume, size)
@@ -348,10 +353,6 @@ def _facts(pool: Pool, volume: VolumeConfig) -> Facts:
 
 def _revisions(pool: Pool, volume: VolumeConfig) -> list[Revision]:
     return pool.revisions(volume)
-
-
-def _size(pool: Pool, volume: VolumeConfig) -> int:
-    return pool.size(volume)
 
 
 def _write(path: Path, data: bytes) -> None:
