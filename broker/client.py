@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def events(
     service: str = "admin.Events",
     source: str = "dom0",
     timeout: float | None = None,
-) -> Iterator[WireEvent]:
+) -> Generator[WireEvent, None, None]:
     """Yield the events of one qube, or of everything for ``dom0``, until the server ends the stream.
 
     The first is always ``connection-established``: nothing that happens after it is missed. ``timeout`` is in

@@ -110,12 +110,20 @@ def copy(template: Path, root: Path) -> None:
     store.write_bytes(store.read_bytes().replace(bytes(template), bytes(root)))
 
 
+def is_silent(root: Path, backend: str) -> bool:
+    """Whether a qube runs and its guest has not told yet of the block device that it has."""
+    device = _device(root, backend)
+    return device.parent.exists() and not device.exists()
+
+
 def expose(root: Path, backend: str) -> None:
-    """Have the guest of a qube tell of a block device of its own, if it runs and has not told yet."""
-    place = rooted(root).run_dir / f"qubesdb/{backend}/qubes-block-devices/sda"
-    if place.parent.exists() and not place.exists():
-        made = root / f"made-{backend}"
-        made.mkdir(exist_ok=True)
-        (made / "desc").write_text("disk", encoding="ascii")
-        with suppress(FileNotFoundError):  # it has stopped meanwhile
-            made.rename(place)
+    """Have the guest tell of it."""
+    made = root / f"made-{backend}"
+    made.mkdir(exist_ok=True)
+    (made / "desc").write_text("disk", encoding="ascii")
+    with suppress(FileNotFoundError):  # it has stopped meanwhile
+        made.rename(_device(root, backend))
+
+
+def _device(root: Path, backend: str) -> Path:
+    return rooted(root).run_dir / f"qubesdb/{backend}/qubes-block-devices/sda"

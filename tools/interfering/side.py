@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 from uuid import UUID
 
-from broker.client import CallError, call, connect, received, send_all
+from broker.client import CallError, call, connect, events, received, send_all
 from broker.wire import ESTABLISHED, encode_call, encode_event
 from qubesd.api.method import Call
 from tools.crashing.subject import Subject
-from tools.interfering.household import MARK, carry_out, expose
+from tools.interfering.household import MARK, carry_out, expose, is_silent
 from tools.interfering.masks import Masks
 from tools.interfering.rules import OPERATOR
 from tools.interfering.steps import Step
@@ -23,6 +23,8 @@ from tools.interfering.words import LAST_DISPOSABLE
 
 _BRACED = re.compile(r"\{(\w+)(?: ([\w-]+))?\}")
 _KEPT_DISPOSABLES = 3
+_SEEN = ("device-added:block", "domain-shutdown")
+"""What a daemon tells of a qube whose guest has told of its device, or has stopped."""
 
 
 class Side:
@@ -114,8 +116,15 @@ class Side:
         return uuid
 
     def _expose(self) -> None:
+        """Have the guests tell of what they expose, and wait until the daemon has told of it: when it does is
+        up to the clock."""
         for backend in self._exposed:
-            expose(self.root, backend)
+            if is_silent(self.root, backend):
+                with closing(events(self.subject.socket, backend, timeout=PATIENCE)) as told:
+                    next(told)
+                    expose(self.root, backend)
+                    while next(told).name not in _SEEN:
+                        continue
 
     def _disposable(self) -> str:
         """The latest that alice can know of."""
