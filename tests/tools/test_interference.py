@@ -71,6 +71,18 @@ A, B = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-22222222
         ),
         pytest.param(b"0\0mem=1 cputime=5", "", b"0\0mem=1 cputime=<left out>", id="clock"),
         pytest.param(b"0\0size=8\nusage=5\n", "", b"0\0size=8\nusage=<left out>\n", id="usage"),
+        pytest.param(
+            b"1\0a\0property-reset:ip\0name\0ip\0oldvalue\x0010.1.2.3\0\0\n1\0a\0x\0oldvalue\0y\0\0",
+            "",
+            b"1\0a\0property-reset:ip\0name\0ip\0oldvalue\0<drawn>\0\0\n1\0a\0x\0oldvalue\0y\0\0",
+            id="event-of-a-drawn-property",
+        ),
+        pytest.param(
+            b"1\0a\0property-set:label\0name\0label\0newvalue\0red\0\0",
+            "",
+            b"1\0a\0property-set:label\0name\0label\0newvalue\0red\0\0",
+            id="event-of-another",
+        ),
         pytest.param(b"2\0X\0\0no /there/x\0", "", b"2\0X\0\0no /root/x\0", id="path"),
     ],
 )

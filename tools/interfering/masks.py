@@ -22,6 +22,9 @@ _DRAWN = {
 _PROPERTIES = "|".join(_DRAWN).encode("ascii")
 _IN_LIST = re.compile(rb"^((?:0\0)?(?:%s) default=\w+ type=\w+) .*$" % _PROPERTIES, re.MULTILINE)
 _ALONE = re.compile(rb"(\A0\0(?:default=\w+ )?type=\w+ ).*\Z", re.DOTALL)
+_EVENT = re.compile(rb"\0property-[a-z-]+:(?:%s)\0(?:[^\0]+\0[^\0]*\0)*" % _PROPERTIES)
+_VALUE = re.compile(rb"(\0(?:old|new)value\0)[^\0]*")
+"""In an event of such a property."""
 _FIGURES = (
     (re.compile(rb"(cputime=)[0-9]+"), "the hypervisor's clock"),
     (re.compile(rb"(cpu_time\0)[0-9]+"), "the same in statistics"),
@@ -60,6 +63,7 @@ class Masks:
         if asked in values:
             data = _ALONE.sub(rb"\1<drawn>", data)
         data = _IN_LIST.sub(rb"\1 <drawn>", data)
+        data = _EVENT.sub(lambda event: _VALUE.sub(rb"\1<drawn>", event[0]), data)
         for pattern, _ in _FIGURES:
             data = pattern.sub(rb"\1<left out>", data)
         drawn = set(_DISPOSABLE.findall(data))
