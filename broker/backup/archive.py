@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
-from tempfile import TemporaryFile, gettempdir
+from tempfile import gettempdir
 from typing import IO, NamedTuple
 
 from broker.backup.inner import Reader
 from broker.backup.members import Members
 from broker.backup.outer import Index, Member, index
 from qubesd.backup import encryption, filters, header
+from qubesd.backup.aside import Aside
 from qubesd.backup.home import FOLDER
 from qubesd.backup.processes import Processes, pipe, producing, write_all
 from qubesd.core.backup_content import CONTENT, PATH, SIZE
 from qubesd.core.backup_files import EMPTY, MOST, OWN, may_be_added
-from qubesd.disk import why
 from qubesd.errors import QubesError, StorageError, StoreError
 from qubesd.model.state import DOM0, Klass, Qube, System
 from qubesd.store.xml import load
@@ -93,7 +93,7 @@ class Archive:
         self.place = place
         self._passphrase = passphrase
         self._processes = processes
-        self._spool = spool
+        self._aside = Aside(spool or Path(gettempdir()), "a piece of the archive", StorageError)
         self._file = open(place, "rb")  # noqa: SIM115
         try:
             self._index: Index = index(self._file, place)
@@ -198,10 +198,10 @@ class Archive:
     @contextmanager
     def _decrypted(self, member: Member, key: bytes) -> Iterator[IO[bytes]]:
         """The content of a member, in a file by itself. ``StorageError`` where there is no room for it."""
-        with self._aside() as out:
-            with self._aside() as sealed:
+        with self._aside.file() as out:
+            with self._aside.file() as sealed:
                 self._copy(member, sealed)
-                with self._spooling():
+                with self._aside.writing():
                     encryption.decrypt(self._processes, key, sealed, out)
             out.seek(0)
             yield out
@@ -262,23 +262,9 @@ class Archive:
             piece = self._file.read(min(1 << 18, left))
             if not piece:
                 raise QubesError(f"{self.place}: it became shorter while it was read")
-            with self._spooling():
+            with self._aside.writing():
                 write_all(target.fileno(), piece)
             left -= len(piece)
-
-    def _aside(self) -> IO[bytes]:
-        with self._spooling():
-            return TemporaryFile(dir=self._spool, buffering=0)
-
-    @contextmanager
-    def _spooling(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            place = self._spool or gettempdir()
-            raise StorageError(
-                f"{place}: a piece of the archive cannot be put aside: {why(error)}"
-            ) from error
 
 
 def _size(qube: Qube) -> int:

@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
-from tempfile import TemporaryFile
 from typing import IO
 
 from qubesd.backup import encryption, filters, header, inner
+from qubesd.backup.aside import Aside
 from qubesd.backup.encryption import Cost
 from qubesd.backup.header import Header
 from qubesd.backup.processes import Processes, Produce, pipe, producing, write_all
-from qubesd.disk import why
-from qubesd.errors import QubesError
 
 CHUNK = 100 << 20
 """Bytes of a chunk before it is encrypted; the last of a file has less."""
@@ -39,16 +37,16 @@ class ArchiveWriter:
         self._header = head
         self._passphrase = passphrase
         self._target = target
-        self._spool = spool
+        self._aside = Aside(spool, "a piece of the backup")
         self._processes = processes
         self._cost = cost
 
     def begin(self) -> None:
         """Write the header and its authenticated copy."""
         data = self._header.dump()
-        with self._put_aside() as plain, self._put_aside() as sealed:
+        with self._aside.file() as plain, self._aside.file() as sealed:
             key = encryption.of_header(self._passphrase)
-            with self._spooling():
+            with self._aside.writing():
                 write_all(plain.fileno(), data)
                 with encryption.encrypting(self._processes, key, sealed, self._cost) as out:
                     write_all(out, data)
@@ -74,8 +72,11 @@ class ArchiveWriter:
     def _add_chunk(self, name: str, source: int) -> int:
         """Write the next chunk from the descriptor; how many bytes it had."""
         key = encryption.of_file(self._header.backup_id, name, self._passphrase)
-        with self._put_aside() as sealed:
-            with self._spooling(), encryption.encrypting(self._processes, key, sealed, self._cost) as out:
+        with self._aside.file() as sealed:
+            with (
+                self._aside.writing(),
+                encryption.encrypting(self._processes, key, sealed, self._cost) as out,
+            ):
                 copied = self._processes.copy(source, out, CHUNK)
             self._add(name + header.ENCRYPTED, sealed)
         return copied
@@ -88,20 +89,6 @@ class ArchiveWriter:
         write_all(self._target, info.tobuf(tarfile.USTAR_FORMAT))
         self._processes.copy(content.fileno(), self._target)
         write_all(self._target, bytes(-info.size % inner.BLOCK + 2 * inner.BLOCK))
-
-    def _put_aside(self) -> IO[bytes]:
-        with self._spooling():
-            return TemporaryFile(dir=self._spool, buffering=0)
-
-    @contextmanager
-    def _spooling(self) -> Iterator[None]:
-        """Say of the disk that it has no room for a chunk, which may be another than the archive's."""
-        try:
-            yield
-        except OSError as error:
-            raise QubesError(
-                f"{self._spool}: a piece of the backup cannot be put aside: {why(error)}"
-            ) from error
 
     @contextmanager
     def _filtered(self, produce: Produce) -> Iterator[int]:
