@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from broker.deciding.daemon import parser
-from broker.sockets import short_path
+from broker.sockets import BACKLOG, Access, bind, publish, short_path
 
 BEHIND = ".behind"
 """What is added to the names of the sockets of the daemon behind."""
@@ -37,8 +37,9 @@ class Relay:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        with short_path(place) as name:
-            await asyncio.start_unix_server(take, name, backlog=1_024)
+        # As the daemon does it: a path that is there before anybody listens looked like a finding of its own.
+        await asyncio.start_unix_server(take, sock=bind(place, Access(0o600)), backlog=BACKLOG)
+        publish(place)
 
     async def _relay(self, behind: Path, reader: StreamReader, writer: StreamWriter) -> None:
         with closing(writer), suppress(ConnectionError):
