@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Set
 
 from broker.judge import Ground
 from broker.visible import hidden
-from qubesd.api.method import Call, Command, Method
+from qubesd.api.call import Call
+from qubesd.api.method import Command, Method
 from qubesd.bus import Bus
 from qubesd.core.core import Core
 from qubesd.core.creation import Creation

@@ -14,7 +14,7 @@ from broker.preparation import Prepared
 from broker.prompter import Prompter, note_of
 from broker.put import put, told
 from policy_engine import Allowed, Asked, Denied, Request, settle
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.model.state import DOM0
 
 

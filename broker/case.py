@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from broker.audit import Record
 from broker.call_id import CALL
 from broker.judge import UNJUDGED, Verdict
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from broker.sockets import short_path
 from broker.wire import EventReader, Failure, FramingError, WireEvent, encode_call, parse_reply
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 
 _CHUNK = 65_536
 

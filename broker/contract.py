@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qubesd.api.method import Call, Destination, Method, Need
+from qubesd.api.call import Call
+from qubesd.api.method import Destination, Method, Need
 from qubesd.errors import ProtocolError
 from qubesd.model.state import Klass, Qube
 

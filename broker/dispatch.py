@@ -27,7 +27,8 @@ from broker.streams import Listener, Streams
 from broker.visible import applies, shown
 from broker.wire import encode_content, encode_error, encode_refusal
 from policy_engine import Allowed, Asked
-from qubesd.api.method import Call, Command, EventStream, Method, Reply, Rows
+from qubesd.api.call import Call
+from qubesd.api.method import Command, EventStream, Method, Reply, Rows
 from qubesd.errors import OverLimit, PermissionDenied, QubesError
 from qubesd.model.state import Klass, Qube
 

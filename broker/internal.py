@@ -9,7 +9,7 @@ from pathlib import Path
 from broker.client import CallError, NoReplyError
 from broker.sockets import short_path
 from broker.wire import Failure, FramingError, encode_call, parse_reply
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.model.state import DOM0
 
 _CHUNK = 1 << 20

@@ -14,7 +14,8 @@ from broker.judge import Ground, Verdict
 from broker.particulars import particulars
 from broker.visible import applies
 from policy_engine import Particulars
-from qubesd.api.method import Call, Command, Counted, HeldAlong, Method
+from qubesd.api.call import Call
+from qubesd.api.method import Command, Counted, HeldAlong, Method
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:

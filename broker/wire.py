@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.errors import PermissionDenied, ProtocolError, QubesError
 
 MAX_REQUEST = 65_536

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from broker.client import connect
 from broker.wire import FramingError, encode_call, encode_refusal
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 
 USAGE = """usage: qrexec-client-vm [OPTIONS] TARGET SERVICE[+ARGUMENT] [LOCAL_PROGRAM [ARGS...]]
 

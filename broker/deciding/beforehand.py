@@ -17,7 +17,8 @@ from broker.identity import find_qube
 from broker.judge import Ground
 from broker.preparation import Preparation
 from policy_engine import Asked, Request, World
-from qubesd.api.method import Call, Need
+from qubesd.api.call import Call
+from qubesd.api.method import Need
 from qubesd.errors import QubesError
 from qubesd.model.state import DOM0
 

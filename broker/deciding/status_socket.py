@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from broker.deciding.status import STATUS
 from broker.wire import FramingError, encode_content, parse_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.model.state import DOM0
 
 _QUESTION = Call(STATUS, "", DOM0, DOM0, b"")

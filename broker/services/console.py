@@ -24,7 +24,7 @@ from broker.client import connect, received, send_all
 from broker.places import QUBESD_SOCKET, RUN
 from broker.services.called import SOURCE, ServiceParser, called
 from broker.wire import Failure, FramingError, encode_call, encode_error, parse_reply
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.errors import QubesError
 
 SERVICE = "admin.vm.Console"

@@ -19,7 +19,7 @@ from broker.client import connect, received, send_all
 from broker.places import QUBESD_INTERNAL_SOCKET
 from broker.services.called import SOURCE, ServiceParser, called
 from broker.wire import Failure, FramingError, encode_call, encode_error, parse_reply
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.errors import ProtocolError, QubesError, StorageError
 from qubesd.storage.receiving import receive
 

@@ -6,7 +6,17 @@ end the import here, in the name of the qube that called them (``spec/admin-call
 
 from __future__ import annotations
 
-from qubesd.api.method import DONE, Access, Call, Command, Method, Need, Reply, Scope, Text
+from qubesd.api.call import Call
+from qubesd.api.method import (
+    DONE,
+    Access,
+    Command,
+    Method,
+    Need,
+    Reply,
+    Scope,
+    Text,
+)
 from qubesd.api.numbers import number
 from qubesd.api.values import Unspoken
 from qubesd.api.volumes import EMPTY, ONE_VOLUME

@@ -1,4 +1,4 @@
-"""The words of the Admin API's table: what a call is, what a method declares, and what a handler answers.
+"""The words of the Admin API's table: what a method declares, what its handler gets, and what it answers.
 
 A method stands on one line of a table with its wire name, its handler and its contract; whoever dispatches
 enforces the contract, asks the policy and filters the rows, so that no handler can forget. A handler is a
@@ -13,27 +13,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from qubesd.api.call import Call
 from qubesd.api.values import Names, Unspoken, Values
 from qubesd.core.tags import Inherits, every_tag
 from qubesd.model.state import Qube
 
 if TYPE_CHECKING:
     from qubesd.core.core import Core
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request as it came through the door: checked for its form, its names not yet looked up.
-
-    ``source`` and ``target`` are a name or ``uuid:`` and a uuid; ``argument`` is without the ``+``, empty for
-    none.
-    """
-
-    service: str
-    argument: str
-    source: str
-    target: str
-    payload: bytes
 
 
 def everybody(name: str) -> bool:

@@ -69,13 +69,20 @@ class Starter:
             OverLimit: an owner may not run it, or a netvm of it, too; nobody was told of anything.
             QubesError: why not; ``domain-start-failed`` told of it.
         """
+        await self._start(qube, frozenset())
+
+    async def _start(self, qube: Qube, promised: frozenset[str]) -> None:
+        """The same for a qube that may be started for another, which holds promises for these uuids."""
         async with self._lives.holding(qube) as run:
             if run.domain.state is not DomainState.OFF:
                 return
-            wanted = [Started(each.uuid, most(self._keeper, each)) for each in self._with_netvms(run.name)]
+            wanted = [
+                Started(each.uuid, most(self._keeper, each)) for each in self._to_promise(run.name, promised)
+            ]
+            promised = promised.union(one.uuid for one in wanted) if wanted else promised
             with self._keeper.budgets.holding(*wanted):
                 try:
-                    await self._prepare(self._keeper.system.qubes[run.name])
+                    await self._prepare(self._keeper.system.qubes[run.name], promised)
                     await self._spawn(run, self._keeper.system.qubes[run.name])
                 except BaseException as error:
                     await self._give_up(run, error)
@@ -85,14 +92,18 @@ class Starter:
             self._keeper.bus.publish(DomainStart(run.name))
             await uplinks.join(self._keeper, run.name, list(self._lives.active()))
 
-    def _with_netvms(self, name: str) -> Iterator[Qube]:
-        """The qube, and the netvms that its start would start as well."""
+    def _to_promise(self, name: str, promised: frozenset[str]) -> Iterator[Qube]:
+        """The qube, and the netvms that its start would start as well, unless they are promised: with each so
+        are those behind it. Where that has changed, the start of the netvm itself finds it."""
         for qube in netvms(self._keeper.system, self._keeper.system.qubes[name]):
             if qube.klass in ELSEWHERE or self._keeper.running(qube.name).state != "Halted":
                 return
-            yield qube
+            if qube.uuid not in promised:
+                yield qube
+            elif qube.name != name:
+                return
 
-    async def _prepare(self, qube: Qube) -> None:
+    async def _prepare(self, qube: Qube, promised: frozenset[str]) -> None:
         """Everything that has to be so before there is a domain."""
         why_not = qube.features.get("prohibit-start")
         if why_not:
@@ -102,7 +113,7 @@ class Starter:
         await self._devices.check_required(qube)
         await self._storage.verify(qube)
         self._keeper.bus.publish(DomainVerifyFiles(qube.name))
-        await self._start_netvm(qube)
+        await self._start_netvm(qube, promised)
 
     def _check_may_start(self, qube: Qube) -> None:
         if _RESTORING in qube.tags:
@@ -115,7 +126,7 @@ class Starter:
         ):
             raise QubesError(f"{template.name!r} is no template for disposables any more")
 
-    async def _start_netvm(self, qube: Qube) -> None:
+    async def _start_netvm(self, qube: Qube, promised: frozenset[str]) -> None:
         netvm = netvm_of(self._keeper.system, qube)
         if netvm is None or netvm.klass in ELSEWHERE:
             return
@@ -127,7 +138,7 @@ class Starter:
             step = self._waits_for.get(step)
         self._waits_for[qube.name] = netvm.name
         try:
-            await self._lives.finish(self.start(netvm))
+            await self._lives.finish(self._start(netvm, promised))
         except OverLimit:
             raise  # it says nothing, and knows who may be told
         except QubesError as error:

@@ -8,7 +8,7 @@ there, so that nothing is counted twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 from qubesd.bus import Bus
 from qubesd.events import QubeChanged, SystemRestored
@@ -29,10 +29,20 @@ class Use:
     storage: int = 0
 
     def __add__(self, other: Use) -> Use:
-        return Use(*(mine + others for mine, others in zip(astuple(self), astuple(other), strict=True)))
+        return Use(
+            self.qubes + other.qubes,
+            self.running + other.running,
+            self.memory + other.memory,
+            self.storage + other.storage,
+        )
 
     def __sub__(self, other: Use) -> Use:
-        return Use(*(mine - others for mine, others in zip(astuple(self), astuple(other), strict=True)))
+        return Use(
+            self.qubes - other.qubes,
+            self.running - other.running,
+            self.memory - other.memory,
+            self.storage - other.storage,
+        )
 
 
 @dataclass(frozen=True, slots=True)

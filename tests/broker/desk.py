@@ -27,7 +27,17 @@ from broker.preparation import Preparation
 from broker.prompter import Prompter
 from broker.streams import Listener, Streams
 from policy_engine import Loader, MemorySource
-from qubesd.api.method import Access, Call, Command, Guard, Method, Need, Parser, Scope, Unguarded
+from qubesd.api.call import Call
+from qubesd.api.method import (
+    Access,
+    Command,
+    Guard,
+    Method,
+    Need,
+    Parser,
+    Scope,
+    Unguarded,
+)
 from qubesd.api.values import Unspoken
 from qubesd.config import rooted
 from qubesd.core.core import Core

@@ -17,7 +17,7 @@ from pathlib import Path
 from broker.client import call, connect, received
 from broker.sockets import short_path
 from broker.wire import Failure, encode_call, parse_reply
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0

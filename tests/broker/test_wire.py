@@ -22,7 +22,7 @@ from broker.wire import (
     parse_call,
     parse_reply,
 )
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.errors import BadValue, InvalidTag, PermissionDenied, ProtocolError, QubesError
 
 WORDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=40)

@@ -13,7 +13,7 @@ import pytest
 
 from broker.client import CallError, call, connect, send_all
 from broker.wire import encode_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.backup.inner import find_extents
 from tests.broker.backup.forge import PASSPHRASE
 from tests.broker.rig import PATIENCE, Daemon, lay_out, serving, start, wait_until_served

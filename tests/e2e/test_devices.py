@@ -10,7 +10,7 @@ import pytest
 
 from broker.client import call, connect, send_all
 from broker.wire import EventReader, WireEvent, encode_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from tests.broker.rig import PATIENCE, Daemon, serving
 
 BLOCK = "admin.vm.device.block"

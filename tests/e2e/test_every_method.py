@@ -14,7 +14,7 @@ import pytest
 
 from broker.client import call, connect, send_all
 from broker.wire import Failure, encode_call, parse_reply
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.api.table import INTERNAL, METHODS
 from tests.broker.rig import PATIENCE, Daemon, exchange, serving, take
 from tests.e2e.rows import devices, qubes, services, settings, storage

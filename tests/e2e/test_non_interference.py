@@ -13,7 +13,8 @@ import pytest
 
 from broker.client import call, connect, send_all
 from broker.wire import EventReader, encode_call, encode_refusal
-from qubesd.api.method import Call, Scope
+from qubesd.api.call import Call
+from qubesd.api.method import Scope
 from qubesd.api.table import METHODS
 from qubesd.config import rooted
 from tests.broker.rig import PATIENCE, Daemon, exchange, serving

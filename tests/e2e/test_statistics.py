@@ -11,7 +11,7 @@ import pytest
 
 from broker.client import call, connect, send_all
 from broker.wire import EventReader, Failure, WireEvent, encode_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from tests.broker.rig import PATIENCE, Daemon, answer, serving
 
 POLICY = """\

@@ -24,7 +24,7 @@ from broker.client import call, connect, received
 from broker.root import furnish
 from broker.sockets import BACKLOG
 from broker.wire import encode_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.config import Config, rooted
 from qubesd.model.state import Klass, Qube, System
 from qubesd.store.file import FileStore

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from broker.client import connect, received
 from broker.wire import ESTABLISHED, encode_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from qubesd.config import Config, load
 from tools.benchmarks.broker import RUNS, bare_server, channel, exchange, served, write_policy
 from tools.benchmarks.yardstick import Result

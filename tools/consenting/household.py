@@ -31,8 +31,9 @@ from broker.prompter import Prompter
 from broker.sockets import short_path
 from broker.streams import Listener, Streams
 from policy_engine import Asked, Loader, MemorySource, PolicyError, Request, decide
+from qubesd.api.call import Call
 from qubesd.api.imports import PROGRAMS
-from qubesd.api.method import Call, Command, Method
+from qubesd.api.method import Command, Method
 from qubesd.api.table import METHODS
 from qubesd.config import rooted
 from qubesd.core.core import Core

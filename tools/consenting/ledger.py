@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from tools.consenting.household import REMEMBERED, STOCK, Household
 
 SINGLE, LEASE = 60.0, 600.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from tools.consenting.household import CALLERS, NETS, POLICIES, TARGETS, Household, Made, Waiting, household
 from tools.consenting.ledger import Ledger, Sight
 

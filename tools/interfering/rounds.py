@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.client import connect, received, send_all
 from broker.wire import EventReader, encode_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from tools.interfering.rules import OPERATOR
 from tools.interfering.side import Side
 from tools.interfering.streams import PATIENCE

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from broker.client import CallError, call, connect, events, received, send_all
 from broker.wire import ESTABLISHED, encode_call, encode_event
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from tools.crashing.subject import Subject
 from tools.interfering.household import MARK, carry_out, expose, is_silent
 from tools.interfering.masks import Masks

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.sockets import short_path
 from broker.wire import encode_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 
 _CONNECTIONS = 64
 """As many as one caller may hold."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from broker.client import connect
 from broker.wire import EventReader, encode_call
-from qubesd.api.method import Call
+from qubesd.api.call import Call
 from tools.loading.house import COUNTER
 
 FAST, SLOW, DEAF = "fast", "slow", "deaf"

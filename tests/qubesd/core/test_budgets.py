@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qubesd.core.budgets import UNLIMITED, Allowance
-from qubesd.core.power_events import DomainVerifyFiles
+from qubesd.core.power_events import DomainPreStart, DomainVerifyFiles
 from qubesd.core.usage import Use
 from qubesd.errors import OverLimit
 from qubesd.model.names import MAX_DISPID
@@ -265,6 +265,30 @@ async def test_a_netvm_that_is_refused_in_the_middle_is_its_owners_matter(house:
         await house.answer("admin.vm.Start", "a")
     assert caught.value.owner == house.qube(BOB).uuid
     assert (used(house).running, used(house, BOB).running) == (0, 0)
+
+
+@scene
+async def test_a_netvm_that_gets_a_netvm_while_it_starts_along_counts_that_too(house: House) -> None:
+    for name in ("near", "far"):
+        await make(house, name, caller=BOB)
+        await house.do("admin.vm.property.Set", name, "provides_network", "True")
+    await make(house, "a")
+    await house.do("admin.vm.property.Set", "a", "netvm", "near")
+    limit(house, bob=Allowance(running=1))
+
+    def change(event: DomainPreStart) -> None:
+        if event.subject == "a":
+            near = house.qube("near").with_property("netvm", "far")
+            house.core.change(house.core.system.with_qube(near), [near.name])
+
+    house.core.bus.subscribe(DomainPreStart, change)
+    with pytest.raises(OverLimit) as caught:
+        await house.answer("admin.vm.Start", "a")
+    assert caught.value.owner == house.qube(BOB).uuid
+    assert {house.core.running(name).state for name in ("a", "near", "far")} == {"Halted"}
+    limit(house, bob=Allowance(running=2))
+    await house.do("admin.vm.Start", "a")
+    assert used(house, BOB).running == 2
 
 
 @scene
