@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from broker.client import CallError, NoReplyError
-from broker.deciding.answering import StateError
+from broker.deciding.state import StateError
 from broker.deciding.stock_state import MAX_DOCUMENT, parse_state
 from broker.internal import ask
 from policy_engine import World

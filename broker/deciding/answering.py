@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from broker.agent import Note
 from broker.deciding.pending import Pending
 from broker.deciding.questions import Question
+from broker.deciding.state import State, StateError
 from broker.judge import Ground, PolicyInForce, Verdict
 from broker.prompter import Prompter, denial, note_of
 from broker.saying import say, shown
@@ -41,13 +42,6 @@ ALLOW = "result=allow"
 MAX_RESPONSE = 4_095
 """Bytes of a response that the C qrexec daemon takes."""
 
-
-class StateError(Exception):
-    """What the qubes are is not to be had; nothing can be decided."""
-
-
-State = Callable[[], World | Awaitable[World]]
-"""Gives the qubes as they are now, or were at some time after it was called; raises ``StateError``."""
 
 Refused = Callable[[Request, Verdict], None]
 """Told of each denial that is not only an evaluation."""

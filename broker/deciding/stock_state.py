@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from broker.client import CallError, NoReplyError
-from broker.deciding.answering import StateError
+from broker.deciding.state import StateError
 from broker.internal import ask
 from policy_engine import QubeFacts, World, WorldError
 from policy_engine.errors import quoted

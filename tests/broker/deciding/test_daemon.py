@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.deciding.answering import StateError
+from broker.deciding.state import StateError
 from broker.deciding.stock_state import MAX_DOCUMENT, StockState
 from broker.sockets import short_path
 from policy_engine import World

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.deciding.answering import StateError
+from broker.deciding.state import StateError
 from broker.deciding.stock_state import FEW, StockState
 from policy_engine import World, WorldError
 from tests.broker.alone_rig import DOM0, StockQubesd, lay_out, qubesd_at, uuid
