@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qubesd.bus import Bus
@@ -21,6 +21,7 @@ def looked_up(system: System) -> dict[str, list[str]]:
     return found
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(systems(), st.booleans(), st.booleans()), min_size=1, max_size=5))
 def test_it_follows_every_change(steps: list[tuple[System, bool, bool]]) -> None:
     """One system after another takes the place of the one before, with or without a question in between."""
