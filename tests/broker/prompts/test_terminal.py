@@ -70,7 +70,7 @@ def test_what_is_typed_ahead_counts_for_nothing(tmp_path: Path) -> None:
 
 
 def test_time_denies_and_the_next_question_waits_anew(tmp_path: Path) -> None:
-    with typist(tmp_path, "--timeout=1.3") as typing:
+    with typist(tmp_path, "--timeout=2.5") as typing:
         first, second = typing.ask(ask(source="a")), typing.ask(ask(source="b"))
         typing.sees(PROMPT)
         typing.types(b"1")

@@ -157,7 +157,7 @@ def test_who_asks_no_longer_has_no_window_and_notes_come_after_it(agent: Desktop
 
 
 def test_time_denies_and_the_window_goes(screen: str, tmp_path: Path) -> None:
-    with desktop(screen, tmp_path, "--timeout=1.2") as agent:
+    with desktop(screen, tmp_path, "--timeout=3") as agent:
         first, second = agent.ask(ask(source="a")), agent.ask(ask(source="b"))
         window = Window(screen)
         assert first.answer() == b"deny"

@@ -237,7 +237,7 @@ def test_who_hangs_is_broken_off_and_out_of_service(tmp_path: Path, caplog: pyte
         with pytest.raises(QubesError, match="out of service"):
             await house.answer("admin.vm.feature.Set", "work", "a", "1")
 
-    stay(tmp_path, {"slow": extension}, guest, limit=0.1)
+    stay(tmp_path, {"slow": extension}, guest, limit=0.5)
 
 
 def test_a_reaction_that_hangs_in_another_is_the_one_that_goes(
@@ -253,7 +253,7 @@ def test_a_reaction_that_hangs_in_another_is_the_one_that_goes(
         "slow": Extension(reactions=(on(FeatureSet, hang),)),
         "tags": Extension(reactions=(on(PropertySet, tag_it),)),
     }
-    stay(tmp_path, extensions, guest, limit=0.1)
+    stay(tmp_path, extensions, guest, limit=0.5)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_what_cannot_be_saved_is_told(
         assert "failed in what it saves of 'work'" in caplog.text
 
     extensions = {name: Extension(saved=handler) for name, handler in handlers.items()}
-    stay(tmp_path, extensions, guest, limit=0.1)
+    stay(tmp_path, extensions, guest, limit=0.5)
 
 
 def test_what_is_saved_is_what_all_say(tmp_path: Path) -> None:
