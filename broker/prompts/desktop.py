@@ -59,6 +59,9 @@ def run(path: Path, timeout: float, signals: Sequence[signal.Signals]) -> None:
     socket can be had."""
     if Gdk.Display.get_default() is None:
         raise AgentError("no display can be opened; set DISPLAY to one, or give --tty")
+    # Never popped: what is drawn into a window that somebody has destroyed is an error of the display's, and
+    # GTK ends the program for it, with all questions.
+    Gdk.error_trap_push()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     for number in signals:

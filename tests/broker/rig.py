@@ -95,8 +95,9 @@ def errors(root: Path) -> str:
 
 
 def wait_until_served(root: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until it answers, and the first process of this root has said so."""
     deadline = time.monotonic() + PATIENCE
-    while not (root / "run/qubesd.sock").exists():
+    while not (root / "run/qubesd.sock").exists() or "ready: " not in errors(root):
         assert process.poll() is None, errors(root)
         assert time.monotonic() < deadline, "the daemon does not answer"
         time.sleep(0.02)
