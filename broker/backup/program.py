@@ -65,8 +65,8 @@ files:
       where a restore calls
   home-restore-YYYY-MM-DDTHHMMSS
       the home of dom0 as it was saved, in the home of the first member of
-      socket_group, to whom it belongs; .home-restore-... is one that was killed
-      before it was whole, and can be removed
+      socket_group, to whom it belongs; .home-restore-... is one that is not whole,
+      which the next restore removes if this one was killed
 
 examples:
   qube-backup verify /mnt/usb/qubes-2026-01-31T120000
