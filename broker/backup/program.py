@@ -282,10 +282,17 @@ def _for_files(place: Path | None) -> AbstractContextManager[Path | None]:
 
 def _passphrase(file: Path | None) -> str:
     if file is None:
-        return check_passphrase(getpass.getpass("Passphrase of the backup: "), "the terminal")
+        return check_passphrase(_typed(), "the terminal")
     with file.open("rb") as opened:
         line = opened.read(_MOST_PASSPHRASE).split(b"\n")[0]
     return check_passphrase(line.decode("utf-8", "surrogateescape"), str(file))
+
+
+def _typed() -> str:
+    try:
+        return getpass.getpass("Passphrase of the backup: ")
+    except (EOFError, UnicodeDecodeError) as error:
+        raise QubesError("no passphrase was typed; it can be read from a file: --passphrase-file") from error
 
 
 @contextmanager
