@@ -6,7 +6,6 @@ no state apart from what its qube writes, that qube cannot start while it is rea
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -16,9 +15,10 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 from qubesd.backup import home
-from qubesd.backup.destination import remove_unfinished, to_file, to_service
+from qubesd.backup.destination import to_file, to_service
 from qubesd.backup.encryption import Cost
 from qubesd.backup.header import QUBES, Header
+from qubesd.backup.notes import Notes
 from qubesd.backup.processes import Processes
 from qubesd.backup.profile import LONGEST_PASSPHRASE, Profile, check_passphrase, load
 from qubesd.backup.writing import ArchiveWriter
@@ -30,7 +30,6 @@ from qubesd.core.guests import Guests
 from qubesd.core.keeper import Keeper
 from qubesd.core.settings import setting
 from qubesd.core.storage import Storage
-from qubesd.disk import why
 from qubesd.errors import (
     BackupAlreadyRunning,
     BackupCancelled,
@@ -45,8 +44,6 @@ from qubesd.model.properties import table
 from qubesd.model.state import DOM0, Qube, VolumeConfig
 from qubesd.storage.pool import is_direct
 from qubesd.store.writing import Writer
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +67,13 @@ class Backups:
         self._guests = guests
         self._cost = cost or Cost()
         self._work = keeper.config.qubes_dir / ".backups"
+        self._notes = Notes(self._work)
         self._jobs: dict[str, Job] = {}
         self._last = 0
 
     async def open(self) -> None:
         """Remove what a daemon that was killed left."""
-        try:
-            for file in await self._storage.work(remove_unfinished, self._work):
-                _log.warning("%s: removed, a backup that was broken off", file)
-        except OSError as error:
-            _log.error("what is left of a backup stays: %s: %s", error.filename, why(error))
+        await self._storage.work(self._notes.clear)
 
     async def info(self, name: str) -> Summary:
         """What a backup by the profile would save.
@@ -137,6 +131,7 @@ class Backups:
         inside = await job.run(Writer().dump, system)
         head = Header(self._new_id(), profile.compression)
         job.expect(sum(content.size for content in contents))
+        await job.run(self._notes.clear)  # a disk that was away at the start may be there now
         async with job.inside(self._destination(job.processes, profile)) as target:
             writer = ArchiveWriter(head, passphrase, target, self._spool(), job.processes, self._cost)
             await job.run(writer.begin)
@@ -206,7 +201,7 @@ class Backups:
 
     def _destination(self, processes: Processes, profile: Profile) -> AbstractContextManager[int]:
         if profile.destination_vm == DOM0:
-            return to_file(profile.destination_path, self._work)
+            return to_file(profile.destination_path, self._notes)
         qube = self._keeper.system.qubes[profile.destination_vm]
         words = self._guests.words(qube, "qubes.Backup")
         return to_service(words, profile.destination_path, processes)
