@@ -69,6 +69,7 @@ def test_what_a_service_in_a_qube_does_wrong(
     [
         pytest.param({"include": "[work, gone]"}, QubesError, "no qube 'gone'", id="unknown"),
         pytest.param({"include": "[]"}, QubesError, "selects nothing", id="nothing"),
+        pytest.param({"passphrase_text": None}, QubesError, "'passphrase_vm' is needed", id="no-passphrase"),
         pytest.param({"destination_path": "archive"}, QubesError, "absolute path", id="relative"),
         pytest.param({"destination_path": "/nowhere/archive"}, QubesError, "no such folder", id="no-folder"),
         pytest.param({"destination_vm": "sys-net"}, NotSupported, "guest_service", id="no-service"),
@@ -76,7 +77,7 @@ def test_what_a_service_in_a_qube_does_wrong(
     ],
 )
 def test_what_cannot_be_backed_up(
-    tmp_path: Path, settings: dict[str, str], error: type[QubesError], words: str
+    tmp_path: Path, settings: dict[str, str | None], error: type[QubesError], words: str
 ) -> None:
     async def save(vault: Vault) -> None:
         with pytest.raises(error, match=words):
@@ -99,6 +100,15 @@ def test_profiles_that_are_not_there_or_not_running(tmp_path: Path) -> None:
                 await house.do(f"admin.backup.{service}", argument="a/b")
 
     at(tmp_path, ask)
+
+
+def test_a_folder_that_is_in_the_way_of_what_is_put_aside(tmp_path: Path) -> None:
+    async def save(vault: Vault) -> None:
+        (vault.house.core.config.qubes_dir / ".backups").touch()
+        with pytest.raises(QubesError, match=r"\.backups: cannot be made"):
+            await vault.back_up(destination_vm="sys-net")
+
+    at(tmp_path, save, script(tmp_path, "cat > /dev/null"))
 
 
 def test_a_missing_image_is_told_and_nothing_is_left(tmp_path: Path) -> None:
