@@ -154,7 +154,7 @@ class Archive:
                 self._decrypt(chunk, target)
 
         if self.header.compression is None:
-            with pipe() as (reader, writer), producing(decrypted, writer, reader):
+            with pipe() as (reader, writer), producing(decrypted, writer, reader), self._interruptible():
                 yield reader
             return
         words = filters.decompress(self.header.compression)
@@ -162,9 +162,18 @@ class Archive:
             source, target = process.popen.stdout, process.popen.stdin
             assert source is not None
             assert target is not None
-            with producing(decrypted, target, source):
+            with producing(decrypted, target, source), self._interruptible():
                 yield source
             process.finish()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """End every program where whoever reads is interrupted: a key may take a minute to be derived."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._processes.cancel()
+            raise
 
     def _authentic_header(self) -> header.Header:
         """The header, which is parsed when it is known to be what was written."""

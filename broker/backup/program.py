@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from broker.backup.added import new_folder
 from broker.backup.archive import Archive, Saved, SavedHome
 from broker.backup.home import check_home, restore_home, target
+from broker.backup.intermixed import Intermixed
 from broker.backup.plan import chosen, plan
 from broker.backup.progress import Progress
 from broker.backup.restore import Restore
@@ -64,15 +65,15 @@ files:
       where a restore calls
   home-restore-YYYY-MM-DDTHHMMSS
       the home of dom0 as it was saved, in the home of the first member of
-      socket_group, to whom it belongs; .home-restore-... is one that was killed
-      before it was whole, and can be removed
+      socket_group, to whom it belongs; .home-restore-... is one that is not whole,
+      which the next restore removes if this one was killed
 
 examples:
   qube-backup verify /mnt/usb/qubes-2026-01-31T120000
   qube-backup list --json --passphrase-file /root/phrase /mnt/usb/weekly
   qube-backup restore /mnt/usb/weekly
   qube-backup restore /mnt/usb/weekly work debian-13
-  qube-backup restore --exclude dom0 /mnt/usb/weekly
+  qube-backup restore /mnt/usb/weekly --exclude dom0
   qube-backup restore --home /mnt/usb /mnt/usb/weekly dom0
   qube-backup restore --files /root/of-extensions /mnt/usb/weekly
 
@@ -119,11 +120,13 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    commands = made.add_subparsers(metavar="COMMAND", required=True, parser_class=Intermixed)
     _command(commands, "verify", "read all of an archive", _VERIFY, _verify)
     _command(commands, "list", "show what is in an archive", _LIST, _list)
     restore = _command(commands, "restore", "restore qubes of an archive", _RESTORE, _restore)
-    restore.add_argument("qubes", nargs="*", metavar="QUBE", help="the qubes to restore (default: all)")
+    restore.add_argument(
+        "qubes", nargs="*", default=[], metavar="QUBE", help="the qubes to restore (default: all)"
+    )
     restore.add_argument(
         "--exclude", action="append", default=[], metavar="QUBE", help="leave this one out; may be repeated"
     )
@@ -150,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[Intermixed],
     name: str,
     help_: str,
     description: str,
@@ -279,10 +282,17 @@ def _for_files(place: Path | None) -> AbstractContextManager[Path | None]:
 
 def _passphrase(file: Path | None) -> str:
     if file is None:
-        return check_passphrase(getpass.getpass("Passphrase of the backup: "), "the terminal")
+        return check_passphrase(_typed(), "the terminal")
     with file.open("rb") as opened:
         line = opened.read(_MOST_PASSPHRASE).split(b"\n")[0]
     return check_passphrase(line.decode("utf-8", "surrogateescape"), str(file))
+
+
+def _typed() -> str:
+    try:
+        return getpass.getpass("Passphrase of the backup: ")
+    except (EOFError, UnicodeDecodeError) as error:
+        raise QubesError("no passphrase was typed; it can be read from a file: --passphrase-file") from error
 
 
 @contextmanager

@@ -7,9 +7,8 @@ root gives what it makes to its owner.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from broker.backup.members import Entry, Kind
@@ -64,21 +63,14 @@ class Unpacking:
                     raise AssertionError(entry.kind)
 
     def finish(self, home: Folder) -> None:
-        """Give every folder what it is to be; the home itself stays closed to others, and is its owner's."""
+        """Give every folder below the home what it is to be."""
         self._finish(self._root, home)
+
+    def hand_over(self) -> None:
+        """Give the home to its owner, and to nobody else; nothing can be added after this."""
         os.fchmod(self._root, _MINE)  # it may have got a bit from the folder above
         if self._owner is not None:
             os.fchown(self._root, *self._owner)
-
-    def empty(self, home: Folder | None) -> None:
-        """Remove all that is in the folder."""
-        if home is not None and self._owner is None:  # root needs no leave, and may not be alone here
-            _open_up(self._root, home)
-        for name in os.listdir(self._root):
-            try:
-                os.unlink(name, dir_fd=self._root)
-            except IsADirectoryError:
-                shutil.rmtree(name, dir_fd=self._root)
 
     def _finish(self, folder: int, made: Folder) -> None:
         for name, inside in made.inside.items():
@@ -107,6 +99,19 @@ class Unpacking:
             os.close(folder)
 
 
+def empty(folder: int) -> None:
+    """Remove all that is in the folder, and nothing that a link in it leads to."""
+    for name in os.listdir(folder):
+        try:
+            os.unlink(name, dir_fd=folder)
+        except IsADirectoryError:
+            if os.geteuid():  # root needs no leave, and may not be alone here
+                os.chmod(name, _MINE, dir_fd=folder)
+            with folder_at(name, folder) as below:
+                empty(below)
+            os.rmdir(name, dir_fd=folder)
+
+
 @contextmanager
 def folder_at(name: bytes | str | Path, above: int | None = None) -> Iterator[int]:
     """The folder, which must be none behind a link, open."""
@@ -120,13 +125,3 @@ def _closing(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _open_up(folder: int, made: Folder) -> None:
-    """Let what is in folders be removed that were finished already, and may not be written to."""
-    for name, inside in made.inside.items():
-        if inside is not None:
-            with suppress(FileNotFoundError):  # it was to be made when something failed
-                os.chmod(name, _MINE, dir_fd=folder)
-                with folder_at(name, folder) as below:
-                    _open_up(below, inside)

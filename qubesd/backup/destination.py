@@ -1,84 +1,60 @@
 """Where an archive goes: a file of dom0, which is there whole or not at all, or a service in a qube.
 
-A file is written beside its place under a name of its own, synced, and takes its place. What a daemon that
-was killed left is known from a note that was made before.
+A file is written beside its place under a name of its own, synced, and takes its place.
 """
 
 from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
+from qubesd.backup.notes import UNFINISHED, FileStays, Notes
 from qubesd.backup.processes import Processes, write_all
-from qubesd.disk import sync, why
+from qubesd.disk import reason, sync, why
 from qubesd.errors import QubesError
-
-_UNFINISHED = ".unfinished"
 
 
 @contextmanager
-def to_file(path: str, notes: Path) -> Iterator[int]:
+def to_file(path: str, notes: Notes) -> Iterator[int]:
     """A descriptor; what was written to it inside is the archive at ``path`` after this, durably, and gone
     where an error leaves it.
 
     Args:
         path: a file in a folder that is there, or a folder, which gets a file named for the time.
-        notes: the folder of the notes about unfinished files.
+        notes: where it is noted that the file is not whole.
 
     Raises:
         QubesError: it cannot be written.
     """
     place = _place(path)
-    unfinished = place.with_name(f".{place.name}{_UNFINISHED}")
-    note = notes / uuid.uuid4().hex
-    try:
-        notes.mkdir(mode=0o700, parents=True, exist_ok=True)
-        note.write_bytes(os.fsencode(unfinished))
-        sync(note)
-        sync(notes)
-    except OSError as error:
-        note.unlink(missing_ok=True)
-        raise QubesError(f"{notes}: cannot be written: {why(error)}") from error
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(unfinished, flags, 0o600)
-    except FileExistsError as error:
-        note.unlink(missing_ok=True)
-        raise QubesError(f"{place}: another backup is being written there; wait for it") from error
-    except OSError as error:
-        note.unlink(missing_ok=True)
-        raise QubesError(f"{place}: cannot be written: {why(error)}") from error
-    try:
-        with open(target, "wb", buffering=0) as file:
-            yield file.fileno()
-            os.fsync(file.fileno())
-        _take_place(unfinished, place)
-    except OSError as error:
-        raise QubesError(f"{place}: cannot be written, nothing of it is left: {why(error)}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-        note.unlink(missing_ok=True)
-
-
-def remove_unfinished(notes: Path) -> list[Path]:
-    """Remove what a daemon that was killed left; which files those were.
-
-    Raises:
-        OSError: one cannot be removed.
-    """
-    removed = []
-    for note in notes.iterdir() if notes.is_dir() else ():
-        unfinished = Path(os.fsdecode(note.read_bytes()))
-        if unfinished.name.endswith(_UNFINISHED) and unfinished.is_file():
-            unfinished.unlink()
-            removed.append(unfinished)
-        note.unlink()
-    return removed
+    unfinished = place.with_name(f".{place.name}{UNFINISHED}")
+    with notes.about(unfinished):
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            target = os.open(unfinished, flags, 0o600)
+        except FileExistsError as error:
+            raise QubesError(
+                f"{place}: another backup is being written there; wait for it, or if none is, remove "
+                f"{unfinished}"
+            ) from error
+        except OSError as error:
+            raise QubesError(f"{place}: cannot be written: {why(error)}") from error
+        try:
+            with open(target, "wb", buffering=0) as file:
+                yield file.fileno()
+                os.fsync(file.fileno())
+            _take_place(unfinished, place)
+        except BaseException as error:
+            _remove(unfinished, error)
+            if isinstance(error, OSError):
+                raise QubesError(
+                    f"{place}: cannot be written, nothing of it is left: {why(error)}"
+                ) from error
+            raise
 
 
 @contextmanager
@@ -115,6 +91,16 @@ def _place(path: str) -> Path:
     if not place.parent.is_dir():
         raise QubesError(f"{place.parent}: no such folder; make it, or mount what it is on")
     return place
+
+
+def _remove(unfinished: Path, failure: BaseException) -> None:
+    try:
+        unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileStays(
+            f"{unfinished}: stays there until its disk lets the next backup remove it: {reason(error)}; "
+            f"the backup failed: {reason(failure) if isinstance(failure, OSError) else failure}"
+        ) from failure
 
 
 def _take_place(unfinished: Path, place: Path) -> None:

@@ -30,7 +30,7 @@ def used(home: Path) -> int:
         for name in names:
             try:
                 total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-            except FileNotFoundError:
+            except OSError:  # it went away, or nobody may look at it, such as what a user has mounted
                 continue
     return total
 

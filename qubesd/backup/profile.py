@@ -21,6 +21,8 @@ _MOST = 64 * 1024
 LONGEST_PASSPHRASE = 1024
 """Bytes. The scrypt program reads 2047 at most, with what goes ahead of the user's own."""
 _NAME = re.compile(r"[A-Za-z0-9_.@:+-]{1,128}", re.ASCII)
+_BAD_SCALAR = (ValueError, LookupError, AttributeError, ArithmeticError)
+"""What PyYAML raises for text that is none of the kind that its tag says, such as ``!!bool maybe``."""
 _KEYS = frozenset(
     {"include", "exclude", "destination_vm", "destination_path", "compression"}
     | {"passphrase_text", "passphrase_vm"}
@@ -34,7 +36,8 @@ class Profile:
     Attributes:
         include: selectors; ``None`` for the qubes with the property ``include_in_backups``.
         compression: the name of the program; ``None`` for none.
-        passphrase: the text; ``None`` where the qube ``passphrase_vm`` is asked.
+        passphrase: the text; ``None`` where the qube ``passphrase_vm`` is asked. Where that is ``None`` as
+            well, the profile tells what it would save and no more.
     """
 
     name: str
@@ -78,7 +81,7 @@ def parse(name: str, text: bytes) -> Profile:
 
     try:
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, *_BAD_SCALAR) as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
         raise QubesError(f"is no YAML{where}: {getattr(error, 'problem', None) or 'mend it'}") from error
@@ -135,12 +138,12 @@ def _open(path: str, flags: int) -> int:
 
 
 def _passphrase(document: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The text, or the qube to ask; the text comes first where both are given."""
+    """The text, or the qube to ask; the text comes first where both are given. A profile can be looked at
+    that has neither."""
     if document.get("passphrase_text") is not None:
         return check_passphrase(_text(document, "passphrase_text"), "'passphrase_text'"), None
-    if document.get("passphrase_vm") is None:
-        raise QubesError("one of 'passphrase_text' and 'passphrase_vm' is needed")
-    return None, _text(document, "passphrase_vm")
+    asked = document.get("passphrase_vm") is not None
+    return None, _text(document, "passphrase_vm") if asked else None
 
 
 def _text(document: Mapping[str, Any], key: str) -> str:

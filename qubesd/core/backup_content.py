@@ -51,8 +51,12 @@ def chosen(keeper: Keeper, profile: Profile) -> list[Qube]:
     return [qube for qube in keeper.system.in_order() if _is_chosen(keeper, profile, qube)]
 
 
-def check_names(keeper: Keeper, profile: Profile) -> None:
-    """``QubesError`` where a qube that the profile names is not there."""
+def check_complete(keeper: Keeper, profile: Profile) -> None:
+    """``QubesError`` where a qube that the profile names is not there, or no passphrase is to be had."""
+    if profile.passphrase is None and profile.passphrase_vm is None:
+        raise QubesError(
+            f"backup profile {profile.name!r}: one of 'passphrase_text' and 'passphrase_vm' is needed"
+        )
     named = [one for one in (*(profile.include or ()), *profile.exclude) if one[:1] not in "@$"]
     named += [profile.destination_vm, *filter(None, [profile.passphrase_vm])]
     for name in named:

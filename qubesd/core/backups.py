@@ -6,7 +6,6 @@ no state apart from what its qube writes, that qube cannot start while it is rea
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -16,14 +15,15 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 from qubesd.backup import home
-from qubesd.backup.destination import remove_unfinished, to_file, to_service
+from qubesd.backup.destination import to_file, to_service
 from qubesd.backup.encryption import Cost
 from qubesd.backup.header import QUBES, Header
+from qubesd.backup.notes import Notes
 from qubesd.backup.processes import Processes
 from qubesd.backup.profile import LONGEST_PASSPHRASE, Profile, check_passphrase, load
 from qubesd.backup.writing import ArchiveWriter
 from qubesd.core import folders
-from qubesd.core.backup_content import Content, check_names, chosen, content_of, described
+from qubesd.core.backup_content import Content, check_complete, chosen, content_of, described
 from qubesd.core.backup_files import EMPTY, read_added
 from qubesd.core.backup_job import Job
 from qubesd.core.guests import Guests
@@ -45,8 +45,6 @@ from qubesd.model.properties import table
 from qubesd.model.state import DOM0, Qube, VolumeConfig
 from qubesd.storage.pool import is_direct
 from qubesd.store.writing import Writer
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +68,13 @@ class Backups:
         self._guests = guests
         self._cost = cost or Cost()
         self._work = keeper.config.qubes_dir / ".backups"
+        self._notes = Notes(self._work)
         self._jobs: dict[str, Job] = {}
         self._last = 0
 
     async def open(self) -> None:
         """Remove what a daemon that was killed left."""
-        try:
-            for file in await self._storage.work(remove_unfinished, self._work):
-                _log.warning("%s: removed, a backup that was broken off", file)
-        except OSError as error:
-            _log.error("what is left of a backup stays: %s: %s", error.filename, why(error))
+        await self._storage.work(self._notes.clear)
 
     async def info(self, name: str) -> Summary:
         """What a backup by the profile would save.
@@ -122,7 +117,7 @@ class Backups:
         job.cancel()
 
     async def _carry_out(self, job: Job, profile: Profile) -> list[Content]:
-        check_names(self._keeper, profile)
+        check_complete(self._keeper, profile)
         contents = await content_of(self._keeper, self._storage, chosen(self._keeper, profile))
         if not contents:
             raise QubesError(f"backup profile {profile.name!r} selects nothing that could be saved")
@@ -137,8 +132,10 @@ class Backups:
         inside = await job.run(Writer().dump, system)
         head = Header(self._new_id(), profile.compression)
         job.expect(sum(content.size for content in contents))
+        await job.run(self._notes.clear)  # a disk that was away at the start may be there now
         async with job.inside(self._destination(job.processes, profile)) as target:
-            writer = ArchiveWriter(head, passphrase, target, self._spool(), job.processes, self._cost)
+            spool = await job.run(self._spool)
+            writer = ArchiveWriter(head, passphrase, target, spool, job.processes, self._cost)
             await job.run(writer.begin)
             await job.run(writer.add_file, QUBES, inside)
             for content in contents:
@@ -152,18 +149,21 @@ class Backups:
             await job.run(writer.add, content.path, lambda out: home.write_home(place, out, job.processes))
             job.count(content.size)
             return
+        empty = not content.volumes
         for name, file in content.files:
             data = await job.run(folders.read, file)
-            if data is not None:
+            if data is not None:  # it was not removed meanwhile
                 await job.run(writer.add_file, content.path + name, data)
+                empty = False
         for name, file in content.added:
             await job.run(writer.add_file, content.path + name, await job.run(read_added, file))
+            empty = False
+        if empty:
+            await job.run(writer.add_file, content.path + EMPTY, b"")
         for volume in content.volumes:
             async with self._exported(job, volume) as image:
                 name = f"{content.path}{volume.name}.img"
                 await job.run(writer.add_image, name, image, job.count)
-        if not content.files and not content.added and not content.volumes:
-            await job.run(writer.add_file, content.path + EMPTY, b"")
 
     @asynccontextmanager
     async def _exported(self, job: Job, volume: VolumeConfig) -> AsyncIterator[Path]:
@@ -206,7 +206,7 @@ class Backups:
 
     def _destination(self, processes: Processes, profile: Profile) -> AbstractContextManager[int]:
         if profile.destination_vm == DOM0:
-            return to_file(profile.destination_path, self._work)
+            return to_file(profile.destination_path, self._notes)
         qube = self._keeper.system.qubes[profile.destination_vm]
         words = self._guests.words(qube, "qubes.Backup")
         return to_service(words, profile.destination_path, processes)
@@ -217,8 +217,11 @@ class Backups:
         return time.strftime(f"%Y%m%dT%H%M%S-{os.getpid()}", time.gmtime(self._last))
 
     def _spool(self) -> Path:
-        """Where chunks are put aside, on a disk that has room for volumes."""
-        self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Where chunks are put aside, on a disk that has room for volumes. Blocks."""
+        try:
+            self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise QubesError(f"{self._work}: cannot be made: {why(error)}") from error
         return self._work
 
     async def _take_down(self, saved: list[Content]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -238,3 +240,55 @@ def test_whoever_moves_the_folder_meanwhile_leads_nobody_elsewhere(tmp_path: Pat
     unpacked(CONTENT, place, move)
     assert os.listdir(victim) == []
     assert sorted(os.listdir(place / "moved")) == ["closed", "y"]
+
+
+def killed_while_it_restored(place: Path) -> None:
+    """A restore into the folder that came to ``y`` and no further."""
+    archive = written(place.parent / "archive", with_home(CONTENT))
+    program = (
+        "import os, sys; from pathlib import Path; from tests.broker.backup.homes import opened\n"
+        "from broker.backup.home import restore_home\n"
+        "with opened(Path(sys.argv[1])) as (archive, saved):\n"
+        "    restore_home(archive, saved, Path(sys.argv[2]), lambda n: n == 1 or os.kill(os.getpid(), 9))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, archive, place], check=False, cwd=Path.cwd())
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_restore_left_goes_with_the_next(tmp_path: Path) -> None:
+    """And nothing that a link in it leads to, or that is only called like it."""
+    place, precious = tmp_path / "ann", tmp_path / "precious"
+    for folder_ in (place, precious):
+        folder_.mkdir()
+        (folder_ / "x").touch()
+    killed_while_it_restored(place)
+    (left,) = place.glob(".home-restore-*")
+    assert (left / "closed/below/x").read_bytes() == b"x"
+    (left / "closed/away").symlink_to(precious)
+    others = [
+        *(".home-restore-2026-01-31T120000.0123456g", "home-restore-2026-01-31T120000"),
+        *(".home-restore-2026-01-31T120000.00000000", ".home-restore-2026-01-31T120000.00000001"),
+    ]
+    for name in others[:3]:
+        (place / name).mkdir(0o755)
+    (place / others[3]).symlink_to(precious)
+    (place / ".home-restore-2026-01-31T120000.00000002").touch()
+    made = unpacked(CONTENT, place)
+    assert sorted(os.listdir(place)) == sorted(
+        [*others, ".home-restore-2026-01-31T120000.00000002", made.name, "x"]
+    )
+    assert os.listdir(precious) == ["x"]
+
+
+def test_a_restore_that_lives_is_left_alone(tmp_path: Path) -> None:
+    place = tmp_path / "ann"
+    place.mkdir()
+
+    def another(_: int) -> None:
+        before = list(place.rglob("*"))
+        with pytest.raises(QubesError, match="another restore puts a home there; wait for it"):
+            unpacked(CONTENT, place)
+        assert list(place.rglob("*")) == before
+
+    made = unpacked(CONTENT, place, another)
+    assert os.listdir(place) == [made.name]

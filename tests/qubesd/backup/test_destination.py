@@ -7,17 +7,19 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from qubesd.backup.destination import remove_unfinished, to_file
+from qubesd.backup.destination import to_file
+from qubesd.backup.notes import FileStays, Notes
 from qubesd.errors import QubesError
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     place, notes = tmp_path / "a", tmp_path / "notes"
     place.write_bytes(b"old")
-    with to_file(str(place), notes) as target:
+    with to_file(str(place), Notes(notes)) as target:
         os.write(target, b"new")
         assert place.read_bytes() == b"old"
     assert place.read_bytes() == b"new"
@@ -27,7 +29,7 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def write_and_fail(place: Path, notes: Path) -> None:
-    with to_file(str(place), notes) as target:
+    with to_file(str(place), Notes(notes)) as target:
         os.write(target, b"new")
         raise QubesError("no more")
 
@@ -45,7 +47,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_folder_gets_a_file_named_for_the_time(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with to_file(str(folder), tmp_path / "notes"):
+    with to_file(str(folder), Notes(tmp_path / "notes")):
         pass
     (name,) = os.listdir(folder)
     assert re.fullmatch(r"qubes-\d{4}-\d\d-\d\dT\d{6}", name)
@@ -53,23 +55,31 @@ def test_a_folder_gets_a_file_named_for_the_time(tmp_path: Path) -> None:
 
 def test_two_at_one_place(tmp_path: Path) -> None:
     place, notes = tmp_path / "a", tmp_path / "notes"
-    with to_file(str(place), notes):
-        with pytest.raises(QubesError, match="another backup is being written"), to_file(str(place), notes):
+    with to_file(str(place), Notes(notes)):
+        with (
+            pytest.raises(QubesError, match="another backup is being written"),
+            to_file(str(place), Notes(notes)),
+        ):
             pass
         assert len(os.listdir(notes)) == 1
     assert os.listdir(notes) == []
 
 
-def test_only_what_is_noted_and_unfinished_goes(tmp_path: Path) -> None:
-    notes, unfinished, other = tmp_path / "notes", tmp_path / ".a.unfinished", tmp_path / "precious"
-    notes.mkdir()
-    unfinished.touch()
-    other.touch()
-    for number, place in enumerate((unfinished, other, tmp_path / ".gone.unfinished")):
-        (notes / str(number)).write_bytes(os.fsencode(place))
-    assert remove_unfinished(notes) == [unfinished]
-    assert sorted(os.listdir(tmp_path)) == ["notes", "precious"]
-    assert os.listdir(notes) == []
+def test_what_cannot_be_removed_stays_noted(tmp_path: Path) -> None:
+    """As on a disk that was pulled out."""
+    place, notes = tmp_path / "a", tmp_path / "notes"
+    with (
+        pytest.raises(FileStays, match=r"\.a\.unfinished: stays there .* the backup failed: no more"),
+        to_file(str(place), Notes(notes)),
+    ):
+        in_its_way(tmp_path / ".a.unfinished")
+    assert len(os.listdir(notes)) == 1
+
+
+def in_its_way(unfinished: Path) -> NoReturn:
+    unfinished.unlink()
+    unfinished.mkdir()
+    raise QubesError("no more")
 
 
 @pytest.fixture
@@ -88,7 +98,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def write_much(place: Path, notes: Path) -> None:
-    with to_file(str(place), notes) as target:
+    with to_file(str(place), Notes(notes)) as target:
         for _ in range(100):
             os.write(target, bytes(1 << 14))
 

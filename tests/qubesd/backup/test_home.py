@@ -32,6 +32,21 @@ def test_a_home_comes_back_with_its_links(tmp_path: Path) -> None:
     assert 0 < used(home) < 1 << 20
 
 
+def test_what_cannot_be_looked_at_does_not_count(tmp_path: Path) -> None:
+    """Such as a file whose path is longer than a path can be."""
+    (tmp_path / "x").write_bytes(os.urandom(10_000))
+    most = used(tmp_path)
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=here)
+        os.close(os.open("f" * 250, os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert used(tmp_path) == most
+
+
 @pytest.mark.parametrize("group", ["", "no-such-group", "root"])
 def test_nobody_has_a_home_to_save(group: str) -> None:
     assert home_in_group(group) is None

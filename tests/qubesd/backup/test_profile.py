@@ -59,6 +59,10 @@ def test_what_is_not_said(more: str, attribute: str, value: object) -> None:
         pytest.param("- work", "expected keys and values", id="list"),
         pytest.param("include: [", "is no YAML at line 1, column", id="no-yaml"),
         pytest.param("include: !!python/object:os.system x", "is no YAML", id="object"),
+        *(
+            pytest.param(f"{LEAST}x: !!{text}\n", "is no YAML", id=text)
+            for text in ("int ''", "int '-'", "bool maybe", "timestamp soon", "float ''", "float -")
+        ),
         pytest.param("[" * 50_000, "is no YAML", id="deep"),
         pytest.param("include: \x07", "is no YAML", id="control"),
         pytest.param(LEAST.replace("include:\n", ""), "'include' is missing", id="no-include"),
@@ -68,7 +72,9 @@ def test_what_is_not_said(more: str, attribute: str, value: object) -> None:
         pytest.param(LEAST.replace("dom0", "[dom0]"), "'destination_vm' must be a text", id="vm-list"),
         pytest.param(LEAST.replace("destination_path: /a\n", ""), "'destination_path' must", id="no-path"),
         pytest.param(LEAST.replace("/a", '"/a\\0"'), "'destination_path' must", id="nul"),
-        pytest.param(LEAST.replace("passphrase_text: x y", ""), "one of 'passphrase_text'", id="no-phrase"),
+        pytest.param(
+            LEAST.replace("text: x y", "vm: [x]"), "'passphrase_vm' must be a text", id="phrase-list"
+        ),
         pytest.param(LEAST.replace("x y", "''"), "'passphrase_text' must be a text", id="empty-phrase"),
         pytest.param(LEAST.replace("x y", '"a\\nb"'), "is one line", id="phrase-of-two-lines"),
         pytest.param(LEAST.replace("x y", "x" * 1025), "1 to 1024 bytes", id="long-phrase"),

@@ -25,7 +25,7 @@ from qubesd.errors import (
 from qubesd.events import BackupProgress
 from qubesd.model.state import Klass, Qube, System
 from tests.qubesd.backup.by_hand import members, needs_scrypt, unpacked
-from tests.qubesd.backup.rig import PASSPHRASE, Vault, at, script
+from tests.qubesd.backup.rig import PASSPHRASE, Vault, at, script, until
 
 pytestmark = needs_scrypt
 
@@ -179,9 +179,10 @@ def test_a_volume_without_a_state_apart_is_saved_while_its_qube_is_halted(tmp_pa
         ),
         pytest.param({"include": "[]"}, [], id="none"),
         pytest.param({"include": "[work, gone]"}, ["work"], id="unknown"),
+        pytest.param({"passphrase_text": None}, ["work"], id="no-passphrase"),
     ],
 )
-def test_selectors(tmp_path: Path, settings: dict[str, str], chosen: list[str]) -> None:
+def test_selectors(tmp_path: Path, settings: dict[str, str | None], chosen: list[str]) -> None:
     async def look(vault: Vault) -> None:
         await vault.house.do("admin.vm.tag.Set", "sys-net", "keep")
         vault.profile(**settings)
@@ -249,3 +250,25 @@ def test_progress_is_told_once_a_second_at_most(tmp_path: Path) -> None:
     assert all(later - before >= 0.99 for (before, _), (later, _) in pairwise(told))
     assert told[0][1] == 0
     assert 50 < told[1][1] <= 100
+
+
+def test_a_qube_whose_only_file_is_removed_meanwhile(tmp_path: Path) -> None:
+    """It is in the archive, as one of which there is nothing."""
+
+    async def save(vault: Vault) -> None:
+        house, asked = vault.house, tmp_path / "asked"
+        await house.do("admin.vm.Create.DispVM", argument="web-dvm", payload="name=brief label=red")
+        await house.do("admin.vm.notes.Set", "brief", payload="soon gone")
+        vault.profile(include="[brief]", passphrase_text=None, passphrase_vm="sys-net")
+        under_way = asyncio.create_task(house.answer("admin.backup.Execute", argument="p"))
+        await until(asked.exists)
+        (house.core.config.qubes_dir / "appvms/brief/notes.txt").unlink()
+        asked.unlink()
+        await under_way
+        archive = vault.folder / "archive"
+        assert members(archive)[3:] == [f"vm{house.qube('brief').qid}/empty.000.enc"]
+        with closing(Archive(archive, PASSPHRASE, Processes())) as opened:
+            assert list(opened.saved) == ["brief"]
+
+    wait = f"touch {tmp_path}/asked; while [ -e {tmp_path}/asked ]; do sleep 0.01; done; echo {PASSPHRASE}"
+    at(tmp_path, save, script(tmp_path, wait))

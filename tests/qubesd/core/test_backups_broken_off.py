@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def test_what_a_service_in_a_qube_does_wrong(
     [
         pytest.param({"include": "[work, gone]"}, QubesError, "no qube 'gone'", id="unknown"),
         pytest.param({"include": "[]"}, QubesError, "selects nothing", id="nothing"),
+        pytest.param({"passphrase_text": None}, QubesError, "'passphrase_vm' is needed", id="no-passphrase"),
         pytest.param({"destination_path": "archive"}, QubesError, "absolute path", id="relative"),
         pytest.param({"destination_path": "/nowhere/archive"}, QubesError, "no such folder", id="no-folder"),
         pytest.param({"destination_vm": "sys-net"}, NotSupported, "guest_service", id="no-service"),
@@ -75,7 +77,7 @@ def test_what_a_service_in_a_qube_does_wrong(
     ],
 )
 def test_what_cannot_be_backed_up(
-    tmp_path: Path, settings: dict[str, str], error: type[QubesError], words: str
+    tmp_path: Path, settings: dict[str, str | None], error: type[QubesError], words: str
 ) -> None:
     async def save(vault: Vault) -> None:
         with pytest.raises(error, match=words):
@@ -98,6 +100,15 @@ def test_profiles_that_are_not_there_or_not_running(tmp_path: Path) -> None:
                 await house.do(f"admin.backup.{service}", argument="a/b")
 
     at(tmp_path, ask)
+
+
+def test_a_folder_that_is_in_the_way_of_what_is_put_aside(tmp_path: Path) -> None:
+    async def save(vault: Vault) -> None:
+        (vault.house.core.config.qubes_dir / ".backups").touch()
+        with pytest.raises(QubesError, match=r"\.backups: cannot be made"):
+            await vault.back_up(destination_vm="sys-net")
+
+    at(tmp_path, save, script(tmp_path, "cat > /dev/null"))
 
 
 def test_a_missing_image_is_told_and_nothing_is_left(tmp_path: Path) -> None:
@@ -176,20 +187,26 @@ def test_a_task_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     at(tmp_path, save, script(tmp_path, STUCK.format("qubes.Backup", tmp_path)))
 
 
+def killed_while_it_wrote(archive: Path, notes: Path) -> None:
+    """What a daemon leaves that was killed in the middle of a backup."""
+    program = (
+        "import os, sys; from pathlib import Path\n"
+        "from qubesd.backup.destination import to_file; from qubesd.backup.notes import Notes\n"
+        "with to_file(sys.argv[1], Notes(Path(sys.argv[2]))) as target:\n"
+        "    os.write(target, b'half'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, archive, notes], check=False, cwd=Path.cwd())
+    assert archive.with_name(f".{archive.name}.unfinished").read_bytes() == b"half"
+
+
 def test_what_a_killed_daemon_left_goes_with_the_next_start(tmp_path: Path) -> None:
     async def begin(vault: Vault) -> None:
         vault.profile()
 
     at(tmp_path, begin)
     folder, other = tmp_path / "archives", tmp_path / "archives/.other.unfinished"
-    program = (
-        "import os, sys; from pathlib import Path; from qubesd.backup.destination import to_file\n"
-        "with to_file(sys.argv[1], Path(sys.argv[2])) as target:\n"
-        "    os.write(target, b'half'); os.kill(os.getpid(), 9)"
-    )
     notes = tmp_path / "var/lib/qubes/.backups"
-    subprocess.run(["python3", "-c", program, folder / "archive", notes], check=False, cwd=Path.cwd())
-    assert (folder / ".archive.unfinished").read_bytes() == b"half"
+    killed_while_it_wrote(folder / "archive", notes)
     other.touch()
 
     async def open_and_close() -> None:
@@ -199,3 +216,19 @@ def test_what_a_killed_daemon_left_goes_with_the_next_start(tmp_path: Path) -> N
     asyncio.run(open_and_close())
     assert os.listdir(folder) == [other.name]
     assert os.listdir(notes) == []
+
+
+def test_what_a_killed_daemon_left_on_a_disk_that_was_away_goes_with_the_next_backup(tmp_path: Path) -> None:
+    """The next start was before the disk was there."""
+
+    async def save(vault: Vault) -> None:
+        notes = vault.house.core.config.qubes_dir / ".backups"
+        killed_while_it_wrote(vault.folder / "archive", notes)
+        vault.folder.rename(tmp_path / "away")
+        await vault.house.core.backups.open()
+        (tmp_path / "away").rename(vault.folder)
+        await vault.back_up()
+        assert os.listdir(vault.folder) == ["archive"]
+        assert os.listdir(notes) == []
+
+    at(tmp_path, save)
