@@ -81,8 +81,12 @@ class Reaction:
 
 
 def _check_event(event: WireEvent) -> None:
-    """``TypeError`` or ``ValueError`` for one that cannot go over the wire, or is none of an extension's: when
-    it is told, nothing can be taken back any more."""
+    """Before the change is made, for nothing is taken back when it is told.
+
+    Raises:
+        TypeError: it is none, or cannot go over the wire.
+        ValueError: it is for the daemon to tell.
+    """
     if not isinstance(event, WireEvent):
         raise TypeError(f"expected a WireEvent, found {event!r}")
     if type(event).__module__ in _OURS or event.ahead:
