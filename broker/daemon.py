@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import grp
 import logging
 import os
@@ -133,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         config = load(options.root, options.config)
         set_up("qubesd", config.log_format)
+        faulthandler.enable()  # who watches over it aborts it when it hangs, and the log then says where
         if options.root is not None:
             furnish(config)
         raise_descriptor_limit()
@@ -206,7 +208,7 @@ async def serve(config: Config, create: bool) -> None:
     keep_last_good = config.on_error == "last-good"
     async with (
         announcements_in(config.run_dir / DATABASES) as announcements,
-        open_core(config, create, announcements.watch, installed(STOCK)) as core,
+        open_core(config, create, announcements.watch, installed(STOCK, config.run_dir)) as core,
         policy_in_force(directories, str(config.policy_legacy), keep_last_good, enforced=True) as reloader,
     ):
         audit = AuditLog(config.audit_log, config.audit_size * _MIB, config.audit_files, config.audit_days)

@@ -43,7 +43,8 @@ class Change(View, Protocol):
         """A property of the qube, by its rule; nothing where it has this very value of its own."""
 
     def tell(self, event: WireEvent) -> None:
-        """Publish an event of the extension's own along with those of the change."""
+        """Publish an event of the extension's own class along with those of the change, about a qube that is
+        there (``subject``) or ``None`` for the system; its keys and values are texts."""
 
 
 class Look(View, Protocol):

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from qubesd.core import base_entries
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 _MOST = 1024
 """Entries of one qube by one extension; further ones are left out."""
+_SHOWN = 8
+"""Keys of those, in the log."""
 _ASIDE = "~"
 """No qube is called so."""
 
@@ -40,11 +43,12 @@ _ASIDE = "~"
 @dataclass(slots=True, eq=False)
 class _Run:
     """``zone`` is the host's time zone as the run began or was first heard of, ``said`` what each extension
-    has said last."""
+    has said last, ``left_out`` the keys of what could not be written, by who said it."""
 
     page: Page
     zone: str | None
     said: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 class Databases:
@@ -178,14 +182,19 @@ class Databases:
     def _write(self, qube: Qube) -> None:
         """Raises ``OSError``."""
         run = self._runs[qube.name]
-        run.said = {
-            extension: dict(_fitting(extension, qube.name, entries))
-            for extension, entries in self._extensions.entries(qube, run.said).items()
-        }
+        said = self._extensions.entries(qube, run.said)
+        run.said = {extension: _fitting(entries) for extension, entries in said.items()}
         self._concerned.note(qube)
-        base = base_entries.entries(self._keeper, qube, run.zone)
         # No extension hides what the core says; where two speak of the same key, the later one's counts.
-        run.page.put(OWN, dict(_apart(qube.name, {**_joined(run.said), **base})))
+        base = base_entries.entries(self._keeper, qube, run.zone)
+        entries = {**_joined(run.said), **base}
+        apart = _apart(entries)
+        left_out = {f"extension {name!r}": sorted(said[name].keys() - run.said[name].keys()) for name in said}
+        left_out["below another entry"] = sorted(entries.keys() - apart.keys())
+        if left_out != run.left_out:
+            _tell_of(qube.name, left_out)
+            run.left_out = left_out
+        run.page.put(OWN, apart)
 
     def _end(self, name: str) -> None:
         """The run is over, or the qube gone: nobody finds anything there any more."""
@@ -233,22 +242,31 @@ def _joined(said: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return {key: value for entries in said.values() for key, value in entries.items()}
 
 
-def _apart(name: str, entries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _apart(entries: Mapping[str, str]) -> dict[str, str]:
     """Those that are not below another one, for an entry is a file; the core says none below any."""
-    for key, value in entries.items():
-        words = key.split("/")
-        if any("/".join(words[:depth]) in entries for depth in range(2, len(words))):
-            _log.warning("entry %r of qube %r is left out: another entry is above it", key, name)
-        else:
-            yield key, value
+    return {key: value for key, value in entries.items() if entries.keys().isdisjoint(_above(key))}
 
 
-def _fitting(extension: str, name: str, entries: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for number, (key, value) in enumerate(sorted(entries.items())):
-        if number >= _MOST or not _is_for_extensions(key) or len(value.encode()) > LONGEST:
-            _log.warning("extension %r: entry %r of qube %r is left out", extension, key[:96], name)
-        else:
-            yield key, value
+def _above(key: str) -> Iterator[str]:
+    words = key.split("/")
+    return ("/".join(words[:depth]) for depth in range(2, len(words)))
+
+
+def _fitting(entries: Mapping[str, str]) -> dict[str, str]:
+    """Those that can be written, the first ones by their keys."""
+    return {
+        key: value
+        for key, value in islice(sorted(entries.items()), _MOST)
+        if _is_for_extensions(key) and len(value.encode()) <= LONGEST
+    }
+
+
+def _tell_of(name: str, left_out: Mapping[str, list[str]]) -> None:
+    """In a line for each that said any, for there may be any number of them."""
+    for who, keys in left_out.items():
+        if keys:
+            shown = ", ".join(repr(key[:96]) for key in keys[:_SHOWN])
+            _log.warning("%s: %d entries of qube %r are left out: %s", who, len(keys), name, shown)
 
 
 def _is_for_extensions(key: str) -> bool:

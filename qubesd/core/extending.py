@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from qubesd.core.at_work import AtWork
 from qubesd.core.backup_files import MOST_ADDED, may_be_added
 from qubesd.core.draft import Draft
 from qubesd.core.keeper import Keeper
@@ -21,9 +22,11 @@ from qubesd.core.overdue import Overdue, within
 from qubesd.core.reaction import Reaction
 from qubesd.errors import QubesError
 from qubesd.events import Event
-from qubesd.extension import Extension, On
+from qubesd.extension import Extension, Look, On
 from qubesd.model.state import Qube
 from qubesd.model.view import View
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class Extensions:
         """``limit`` is in seconds."""
         self._keeper = keeper
         self._limit = limit
+        self._at_work = AtWork(keeper.config.run_dir)
         self._used: dict[str, Extension] = {}
         self._vetoes: tuple[_Handler, ...] = ()
         self._reactions: tuple[_Handler, ...] = ()
@@ -88,8 +92,7 @@ class Extensions:
             found[name] = before.get(name, {})
             if name not in self._out:
                 try:
-                    with within(self._limit):
-                        found[name] = _texts(used.entries(self._keeper, qube))
+                    found[name] = self._within(name, partial(_entries, used.entries, self._keeper, qube))
                 except BaseException as error:
                     self._note(name, f"entries of {qube.name!r}", error)
         return found
@@ -107,9 +110,7 @@ class Extensions:
             try:
                 if name in self._out:
                     raise QubesError("it is out of service")
-                with within(self._limit):
-                    files = dict(used.saved(self._keeper, qube))
-                found = _together(found, files)
+                found = self._within(name, partial(_files, used.saved, self._keeper, qube, found))
             except BaseException as error:
                 self._note(name, f"what it saves of {qube.name!r}", error)
                 raise QubesError(
@@ -122,8 +123,7 @@ class Extensions:
         if veto.name in self._out:
             raise QubesError("an extension that may refuse this is out of service; the daemon's log says why")
         try:
-            with within(self._limit):
-                said = veto.call(view, event)
+            said = self._within(veto.name, partial(veto.call, view, event))
             if said is not None:
                 raise TypeError(f"it returned {said!r}; a veto refuses by raising a QubesError")
         except QubesError:
@@ -140,8 +140,7 @@ class Extensions:
         try:
             if self._depth > _DEEPEST:
                 raise RecursionError("reactions follow each other without end")
-            with within(self._limit):
-                reaction.call(Reaction(draft), event)
+            self._within(reaction.name, partial(reaction.call, Reaction(draft), event))
         except BaseException as error:
             draft.back(mark)
             self._note(reaction.name, type(event).__name__, error)
@@ -152,10 +151,15 @@ class Extensions:
         if watch.name in self._out:
             return
         try:
-            with within(self._limit):
-                watch.call(self._keeper, event)
+            self._within(watch.name, partial(watch.call, self._keeper, event))
         except BaseException as error:
             self._note(watch.name, type(event).__name__, error)
+
+    def _within(self, name: str, call: Callable[[], T]) -> T:
+        """What one of this extension's handlers says, in its time. Raises ``Overdue`` and whatever it
+        raises."""
+        with self._at_work.on(name):
+            return within(self._limit, call)
 
     def _note(self, name: str, where: str, error: BaseException) -> None:
         """The first failure of an extension is told with where it was."""
@@ -173,19 +177,23 @@ def _handlers(groups: Iterable[tuple[str, tuple[On[Any], ...]]]) -> Iterator[_Ha
             yield _Handler(name, one.kind, one.handler)
 
 
-def _texts(entries: Mapping[str, str]) -> dict[str, str]:
-    """These entries; ``TypeError`` or ``ValueError`` where one is no text that can be written."""
+def _entries(handler: Callable[[Look, Qube], Mapping[str, str]], look: Look, qube: Qube) -> dict[str, str]:
+    """What it says; ``TypeError`` or ``ValueError`` where something is no text that can be written."""
+    entries = dict(handler(look, qube))
     for key, value in entries.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"expected texts, found {key!r}: {value!r}")
         if "\0" in value:
             raise ValueError(f"a NUL in the value of {key!r}")
         value.encode()
-    return dict(entries)
+    return entries
 
 
-def _together(found: Mapping[str, Path], more: Mapping[str, Path]) -> dict[str, Path]:
-    """All of these files; ``ValueError`` where one cannot be with the others in a backup."""
+def _files(
+    handler: Callable[[View, Qube], Mapping[str, Path]], view: View, qube: Qube, found: Mapping[str, Path]
+) -> dict[str, Path]:
+    """What is found with what it says; ``ValueError`` where one cannot be with the others in a backup."""
+    more = dict(handler(view, qube))
     for name, file in more.items():
         if not isinstance(name, str) or not may_be_added(name):
             raise ValueError(f"no file in a backup can be called {name!r}")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from qubesd import events
+from qubesd.core import device_events, power_events
 from qubesd.core.draft import Draft
 from qubesd.core.features import drop_feature, put_feature
 from qubesd.core.settings import put_property
 from qubesd.core.tags import drop_tag, put_tag
 from qubesd.errors import NoSuchQube
-from qubesd.events import WireEvent
+from qubesd.events import Read, WireEvent
 from qubesd.model import features
 from qubesd.model.names import check_feature_name, check_feature_value, check_tag
 from qubesd.model.state import Qube, System, Value
 from qubesd.model.view import Host, Running
+
+_OURS = tuple(module.__name__ for module in (events, power_events, device_events))
+"""Where the events are that mean what they say: the core acts on them."""
 
 
 class Reaction:
@@ -63,6 +68,9 @@ class Reaction:
             put_property(self._draft, qube, name, value)
 
     def tell(self, event: WireEvent) -> None:
+        _check_event(event)
+        if event.subject is not None:
+            self._find(event.subject)
         self._draft.tell(event)
 
     def _find(self, name: str) -> Qube:
@@ -70,3 +78,27 @@ class Reaction:
         if found is None:
             raise NoSuchQube(f"no qube {name!r}")
         return found
+
+
+def _check_event(event: WireEvent) -> None:
+    """Before the change is made, for nothing is taken back when it is told.
+
+    Raises:
+        TypeError: it is none, or cannot go over the wire.
+        ValueError: it is for the daemon to tell.
+    """
+    if not isinstance(event, WireEvent):
+        raise TypeError(f"expected a WireEvent, found {event!r}")
+    if type(event).__module__ in _OURS or event.ahead:
+        raise ValueError(f"{type(event).__name__} is for the daemon to tell, when it is so")
+    if not isinstance(event.wire_name, str):
+        raise TypeError(f"the name of {event!r} is no text")
+    told = event.keys()
+    for key, value in told:
+        if not isinstance(key, str) or not isinstance(value, str) or not key:
+            raise TypeError(
+                f"{event!r} holds {key!r}: {value!r}; expected texts, and a key that is not empty"
+            )
+    for read in event.reads():
+        if not isinstance(read, Read):
+            raise TypeError(f"{event!r} has {read!r} among its reads; expected a Read")

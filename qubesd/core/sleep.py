@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from qubesd.core.keeper import Keeper
 from qubesd.core.power import Power
@@ -47,25 +47,26 @@ class Sleep:
         async with self._lock:
             await self._preloading.withdraw()
             kept = self._remember()
-            awake = [qube for qube in self._now(_AWAKE) if qube.name not in kept]
-            await self._power.guests.tell(awake, "qubes.SuspendPreAll")
-            await _all(self._power.suspend, awake, "suspended")
+            await self._power.guests.tell(self._now(_AWAKE, kept), "qubes.SuspendPreAll")
+            # Anew: guests have a minute, in which others may have started.
+            await _all(self._power.suspend, self._now(_AWAKE, kept), "suspended")
 
     async def _end(self) -> None:
         async with self._lock:
             kept = self._remembered()
             try:
-                asleep = [qube for qube in self._now(_ASLEEP) if qube.name not in kept]
-                await _all(self._power.resume, asleep, "resumed")
+                await _all(self._power.resume, self._now(_ASLEEP, kept), "resumed")
             finally:
-                awake = [qube for qube in self._now(_AWAKE) if qube.name not in kept]
-                await self._power.guests.tell(awake, "qubes.SuspendPostAll")
+                await self._power.guests.tell(self._now(_AWAKE, kept), "qubes.SuspendPostAll")
                 self._list.unlink(missing_ok=True)
                 self._preloading.go_on()
 
-    def _now(self, states: Iterable[str]) -> list[Qube]:
+    def _now(self, states: Iterable[str], kept: Collection[str] = ()) -> list[Qube]:
+        """The qubes in one of these states, without those that are kept as they are."""
         return [
-            qube for qube in self._power.lives.active() if self._keeper.running(qube.name).state in states
+            qube
+            for qube in self._power.lives.active()
+            if self._keeper.running(qube.name).state in states and qube.name not in kept
         ]
 
     def _remember(self) -> frozenset[str]:

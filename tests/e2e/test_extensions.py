@@ -4,13 +4,26 @@ nothing."""
 from __future__ import annotations
 
 import re
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from broker.client import call
-from broker.wire import Failure
-from tests.broker.rig import PATIENCE, ROOT, answer, errors, serving
+from broker.wire import Failure, encode_call
+from qubesd.api.call import Call
+from tests.broker.rig import (
+    PATIENCE,
+    ROOT,
+    answer,
+    errors,
+    exchange,
+    lay_out,
+    serving,
+    start,
+    wait_until_served,
+)
 
 DOCUMENT = (ROOT / "docs/extensions.md").read_text(encoding="utf-8")
 TODAY = re.compile(rb"\d{4}-\d\d-\d\d")
@@ -115,3 +128,80 @@ def test_one_that_hangs_holds_the_daemon_for_a_moment(tmp_path: Path) -> None:
         call(daemon.socket, "admin.vm.tag.Set", "work", "a")
         assert time.monotonic() - begun < PATIENCE / 10
         (root / "errors").write_text("")
+
+
+DEAF = (
+    "from qubesd.events import QubePreDelete, TagAdded\n"
+    "from qubesd.extension import Extension, on\n"
+    "def refuse_none(view, event): pass\n"
+    "def compute(view, event):\n"
+    "    if event.tag == 'hang': sum(iter(int, 1))\n"
+    "EXTENSION = Extension(\n"
+    "    vetoes=(on(QubePreDelete, refuse_none),), watches=(on(TagAdded, compute),), saved=lambda v, q: {})\n"
+)
+"""It computes for ever outside of Python, where nothing can break it off."""
+
+
+def end_while_at_work(root: Path, environment: Mapping[str, str], name: str, tag: str = "") -> str:
+    """Have a daemon begin with what never ends, and do to it what the service manager does when it hears no
+    more of it; what it wrote then."""
+    lay_out(root, "")
+    process = start(root, environment)
+    try:
+        if tag:
+            wait_until_served(root, process)
+            request = encode_call(Call("admin.vm.tag.Set", tag, "dom0", "work", b""))
+            asking = threading.Thread(target=exchange, args=(root / "run/qubesd.sock", request))
+            asking.start()
+        deadline = time.monotonic() + PATIENCE
+        while not at_work(root).startswith(name.encode() + b"\0"):
+            assert process.poll() is None, errors(root)
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGABRT)
+        process.wait(PATIENCE)
+    if tag:
+        asking.join(PATIENCE)
+        (root / "run/qubesd.sock").unlink()
+    said = errors(root)
+    (root / "errors").write_text("")
+    return said
+
+
+def at_work(root: Path) -> bytes:
+    file = root / "run/qubes/extension-at-work"
+    return file.read_bytes() if file.exists() else b""
+
+
+def test_one_that_cannot_be_broken_off_is_named_and_the_next_daemon_does_not_call_it(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    environment = install(tmp_path / "site", "deaf", DEAF)
+    with serving(root, environment=environment) as daemon:
+        daemon.create("work")
+    assert re.search(
+        r"Fatal Python error: Aborted.*deaf\.py\", line 5 in compute",
+        end_while_at_work(root, environment, "deaf", "hang"),
+        re.DOTALL,
+    )
+    with serving(root, environment=environment) as daemon:
+        said = errors(root)
+        assert "extension 'deaf' (deaf:EXTENSION) was at work when the daemon before this one ended" in said
+        assert "extension 'deaf' is out of service until the daemon starts again" in said
+        call(daemon.socket, "admin.vm.tag.Set", "work", "hang")
+        reply = answer(daemon.socket, "admin.vm.Remove", "work")
+        assert isinstance(reply, Failure)
+        assert "out of service" in reply.message
+    with serving(root, environment=environment) as daemon:
+        call(daemon.socket, "admin.vm.Remove", "work")
+
+
+def test_one_that_hangs_as_it_is_imported_keeps_one_daemon_from_starting(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    environment = install(tmp_path / "site", "deaf", "sum(iter(int, 1))\n")
+    said = end_while_at_work(root, environment, "import deaf")
+    assert 'deaf.py", line 1 in <module>' in said
+    with serving(root, environment=environment) as daemon:
+        daemon.create("work")
+        assert "extension 'deaf' (deaf:EXTENSION) is left out: " in errors(root)
+        (root / "errors").write_text("")  # with a traceback

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from qubesd.core.device_events import DeviceAttach
 from qubesd.core.extending import Extensions
-from qubesd.core.power_events import DomainPreStart, DomainStart
+from qubesd.core.power_events import DomainPreStart, DomainStart, DomainStopped
 from qubesd.errors import PermissionDenied, QubesError
 from qubesd.events import (
     FeaturePreSet,
     FeatureSet,
+    Keys,
     PropertyPreSet,
     PropertySet,
     QubeAdded,
+    QubeRemoved,
+    Read,
     TagAdded,
     WireEvent,
 )
@@ -187,6 +191,87 @@ def test_a_reaction_that_fails_is_taken_back(
         "tags": Extension(reactions=(on(PropertySet, tag_it),)),
     }
     stay(tmp_path, extensions, guest)
+
+
+@dataclass(frozen=True, slots=True)
+class Dated(WireEvent):
+    kind = "keepsake-dated"
+
+    day: Any = "1"
+    named: Any = "day"
+    asked: Any = ()
+
+    def keys(self) -> Keys:
+        return ((self.named, self.day),)
+
+    def reads(self) -> tuple[Read, ...]:
+        return (*self.asked,)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead(Dated):
+    ahead = True
+
+
+@dataclass(frozen=True, slots=True)
+class Nameless(Dated):
+    kind: ClassVar[Any] = 1
+
+
+def telling(event: Any) -> Any:
+    def tell(change: Change, told: PropertySet) -> None:
+        change.add_tag("work", "told")
+        change.tell(event)
+
+    return Extension(reactions=(on(PropertySet, tell),))
+
+
+def test_an_event_of_its_own_is_told_with_the_change(tmp_path: Path) -> None:
+    event = Dated("work", asked=[Read("admin.vm.feature.Get", "made-on", "work")])
+    seen: list[Dated] = []
+
+    def watch(view: View, event: Dated) -> None:
+        seen.append(event)
+
+    async def guest(house: House) -> None:
+        await house.do(SET, "work", "label", "blue")
+        assert ("work", "keepsake-dated", {"day": "1"}) in house.told
+        assert seen == [event]
+
+    stay(tmp_path, {"a": telling(event), "b": Extension(watches=(on(Dated, watch),))}, guest)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(Dated("work", 1), id="number"),
+        pytest.param(Dated("work", None), id="none"),
+        pytest.param(Dated("work", named=""), id="empty-key"),
+        pytest.param(Dated("work", asked=["admin.vm.feature.Get"]), id="read-that-is-none"),
+        pytest.param(Dated("work", asked=None), id="broken"),
+        pytest.param(Dated("none-such"), id="of-no-qube"),
+        pytest.param(Ahead("work"), id="ahead"),
+        pytest.param(Nameless("work"), id="no-name"),
+        pytest.param("keepsake-dated", id="text"),
+        pytest.param(QubeRemoved(None, "work"), id="what-is-not-so"),
+        pytest.param(DomainStopped("work"), id="of-a-run"),
+        pytest.param(DeviceAttach("work", "block", "work", "sda", "x"), id="of-a-device"),
+    ],
+)
+def test_an_event_that_cannot_be_told_is_the_failure_of_its_extension(
+    event: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def guest(house: House) -> None:
+        await house.do(START, "work")
+        house.told.clear()
+        before = house.qube("work")
+        await house.do(SET, "work", "label", "blue")
+        assert house.qube("work") == before.with_property("label", "blue")
+        assert house.names()[-1] == "work property-set:label"
+        assert (house.core.databases.page("work")) is not None
+        assert "extension 'broken' failed in PropertySet" in caplog.text
+
+    stay(tmp_path, {"broken": telling(event)}, guest)
 
 
 def test_reactions_without_end_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

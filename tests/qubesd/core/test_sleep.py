@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,28 @@ def test_guests_are_told(tmp_path: Path) -> None:
         ]
 
     visit(tmp_path, guest, guest_service=command)
+
+
+def test_one_that_starts_while_guests_are_told_sleeps_too(tmp_path: Path) -> None:
+    called, go_on = tmp_path / "called", tmp_path / "go-on"
+    for pipe in (called, go_on):
+        os.mkfifo(pipe)
+
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.feature.Set", "debian-13", "qrexec", "1")
+        await house.do("admin.vm.feature.Set", "web-dvm", "qrexec", "")
+        await house.do("admin.vm.Start", "work")
+        asleep = asyncio.create_task(house.core.sleep.begin())
+        assert await asyncio.to_thread(called.read_text) == "qubes.SuspendPreAll\n"
+        await house.do("admin.vm.Start", "web-dvm")
+        await asyncio.to_thread(go_on.write_bytes, b"")
+        assert await asyncio.to_thread(called.read_text) == "qubes.SuspendPre\n"
+        await asyncio.to_thread(go_on.write_bytes, b"")
+        await asleep
+        assert states(house) == {"work": "Paused", "sys-net": "Halted", "web-dvm": "Paused"}
+
+    wait = f"/bin/sh -c 'echo {{service}} > {called}; : < {go_on}'"
+    visit(tmp_path, guest, guest_service=wait)
 
 
 def test_what_was_made_ahead_goes_and_comes_again(tmp_path: Path) -> None:
