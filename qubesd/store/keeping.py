@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from lxml import etree
 
-from qubesd.model.state import Kept, Place
+from qubesd.model.state import Kept, Klass, Place
 from qubesd.store.older import identity_of, port_of, present_property, property_text
 
 _NOTHING: frozenset[str] = frozenset()
@@ -29,6 +29,9 @@ _CHILDREN: Mapping[str, frozenset[str]] = {
     "volume-config": frozenset({"volume"}),
 }
 """The elements that have a meaning in an element; none in those that are not here."""
+
+WITHOUT_VOLUMES = (Klass.ADMIN, Klass.REMOTE)
+"""The classes of qubes in which volumes have none (``spec/qubes-xml.md`` 1.4)."""
 
 _ATTRIBUTES: Mapping[str, frozenset[str]] = {
     "qubes": frozenset({"version"}),
@@ -111,7 +114,7 @@ def device_classes(kept: Mapping[Place, Kept]) -> set[str]:
 
 def _take(element: etree._Element, place: Place, kept: dict[Place, Kept]) -> None:
     elements: list[str] = []
-    known = _CHILDREN.get(element.tag, _NOTHING)
+    known = _known_children(element)
     for child in tuple(element):
         if child.tag not in known:
             elements.append(etree.tostring(child, encoding="unicode", with_tail=False))
@@ -126,6 +129,13 @@ def _take(element: etree._Element, place: Place, kept: dict[Place, Kept]) -> Non
         kept[place] = Kept(
             tuple({**dict(before.attributes), **attributes}.items()), (*before.elements, *elements)
         )
+
+
+def _known_children(element: etree._Element) -> frozenset[str]:
+    known = _CHILDREN.get(element.tag, _NOTHING)
+    if element.tag == "domain" and element.get("class") in WITHOUT_VOLUMES:
+        return known - {"volume-config"}
+    return known
 
 
 def _unknown_attributes(element: etree._Element) -> dict[str, str]:
