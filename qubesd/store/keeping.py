@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from lxml import etree
 
-from qubesd.model.state import Kept, Klass, Place
+from qubesd.model.state import Assignment, Kept, Klass, Place
 from qubesd.store.older import identity_of, port_of, present_property, property_text
 
 _NOTHING: frozenset[str] = frozenset()
@@ -58,7 +58,11 @@ def _named(element: etree._Element) -> str:
 def _device(element: etree._Element) -> str:
     parent = element.getparent()
     devclass = "" if parent is None else parent.get("class", "")
-    return " ".join((element.get("backend-domain", ""), port_of(devclass, element), identity_of(element)))
+    return _device_key(element.get("backend-domain", ""), port_of(devclass, element), identity_of(element))
+
+
+def _device_key(backend: str, port: str, identity: str) -> str:
+    return f"{backend} {port} {identity}"
 
 
 _KEYS: Mapping[str, Callable[[etree._Element], str]] = {
@@ -105,6 +109,14 @@ def _append(element: etree._Element, child: etree._Element) -> None:
         last = element[-1]
         last.tail, child.tail = element.text, last.tail
     element.append(child)
+
+
+def follow(kept: Mapping[Place, Kept], old: Assignment, new: Assignment) -> dict[Place, Kept]:
+    """What is kept of a qube, with that in one device where this device is now."""
+    before, after = (
+        (f"devices {one.devclass}", _device_key(one.backend, one.port, one.identity)) for one in (old, new)
+    )
+    return {(after + place[2:] if place[:2] == before else place): found for place, found in kept.items()}
 
 
 def device_classes(kept: Mapping[Place, Kept]) -> set[str]:

@@ -22,7 +22,7 @@ FIREWALL_NETVM = "default_fw_netvm"
 _COLORS = {"0x555753": "0x555555"}
 """A gray that earlier versions had."""
 
-_DOMAIN = re.compile(r"0000[:_](?=[0-9a-f]{2}[:_])")
+_SEGMENT = re.compile(r"0000[:_](?=[0-9a-f]{2}[:_])")
 """The first segment of PCI, which a port leaves out."""
 
 
@@ -49,7 +49,12 @@ def port_of(devclass: str, device: etree._Element) -> str:
     that most machines have only one of; no port has either now. What is behind a bridge has another port,
     which only the host can tell (``qubesd/core/bus_addresses.py``)."""
     port = device.get("id", "")
-    return _DOMAIN.sub("", port).replace(":", "_") if devclass == "pci" else port
+    return port_of_address(port) if devclass == "pci" else port
+
+
+def port_of_address(address: str) -> str:
+    """The port of a PCI device on a root bus, from its address."""
+    return _SEGMENT.sub("", address).replace(":", "_")
 
 
 def identity_of(device: etree._Element) -> str:
