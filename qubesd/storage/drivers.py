@@ -12,7 +12,7 @@ from qubesd.config import Config
 from qubesd.errors import BadValue, ProtocolError, QubesError, StorageError
 from qubesd.model import forms
 from qubesd.model.state import PoolConfig
-from qubesd.storage import callback, commands, file, lvm, zfs
+from qubesd.storage import callback, commands, file, lvm_group, zfs_datasets
 from qubesd.storage.callback import CallbackPool
 from qubesd.storage.file import FilePool
 from qubesd.storage.kernels import KernelPool
@@ -109,8 +109,8 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
         "lvm_thin": Driver(
             (
                 _REVISIONS,
-                Option("volume_group", parse=_named("volume_group", lvm.NAME)),
-                Option("thin_pool", parse=_named("thin_pool", lvm.NAME)),
+                Option("volume_group", parse=_named("volume_group", lvm_group.NAME)),
+                Option("thin_pool", parse=_named("thin_pool", lvm_group.NAME)),
                 _EPHEMERAL,
             ),
             lambda config, _, environment: ThinPool(config, environment.run),
@@ -118,7 +118,7 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
         "zfs": Driver(
             (
                 _REVISIONS,
-                Option("container", parse=_named("container", zfs.NAME)),
+                Option("container", parse=_named("container", zfs_datasets.NAME)),
                 _EPHEMERAL,
                 Option("snap_on_start_forensics", "False", _boolean),
             ),
