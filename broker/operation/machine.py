@@ -13,9 +13,9 @@ from pathlib import Path
 
 from broker.agent import QREXEC_CLIENT
 from broker.operation.finding import Finding, error, ok, warning
+from broker.operation.pools import unusable
 from qubesd.config import Config
 from qubesd.errors import QubesError
-from qubesd.storage.drivers import DRIVERS
 from qubesd.store.check import Outcome
 from qubesd.virt import drivers
 
@@ -84,13 +84,9 @@ def limits(outcome: Outcome | None) -> Iterator[Finding]:
 
 def programs(config: Config, outcome: Outcome | None) -> Iterator[Finding]:
     """The programs that are called."""
-    for driver in () if outcome is None else outcome.drivers:
-        if driver not in DRIVERS:
-            yield warning(
-                "pool",
-                f"no driver {driver!r} is known: its pools cannot be used",
-                f"one of {', '.join(sorted(DRIVERS))} may do",
-            )
+    for what in () if outcome is None else unusable(outcome.pools):
+        yield warning("pool", f"{what}; its volumes cannot be used", f"qubesd --check {config.store}")
+    for driver in () if outcome is None else sorted(outcome.drivers):
         for program in _PROGRAMS.get(driver, ()):
             yield _program(program, f"pools of the driver {driver} need it")
     if outcome is not None and outcome.encrypts:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from broker.operation.pools import unusable
 from broker.saying import plain
 from qubesd.disk import reason
 from qubesd.errors import StoreError
@@ -16,6 +17,10 @@ from qubesd.store.check import Change, Outcome, check
 TAKEN, REFUSED, UNREADABLE = 0, 1, 2
 """Exit statuses."""
 
+_NEXT = {
+    REFUSED: "mend what is said in a copy of the file, and try that; or restore the file from a backup",
+    UNREADABLE: "name a file that this user may read, or run this as root",
+}
 _MOST = 50
 """Lines that are shown of one kind; a program gets all."""
 
@@ -35,6 +40,7 @@ def try_store(file: Path, as_json: bool) -> int:
         print(json.dumps({"file": str(file), **_document(outcome)}))
     elif isinstance(outcome, str):
         print(plain(outcome))
+        print(f"do: {_NEXT[status]}")
     else:
         print("\n".join(_report(file, outcome)))
     return status
@@ -43,7 +49,8 @@ def try_store(file: Path, as_json: bool) -> int:
 def _document(outcome: Outcome | str) -> dict[str, Any]:
     if isinstance(outcome, str):
         return {"taken": False, "error": outcome}
-    return {"taken": True, "error": None, "qubes": outcome.qubes, **asdict(outcome)}
+    taken = {"taken": True, "error": None, "qubes": outcome.qubes, "unusable": list(unusable(outcome.pools))}
+    return {**taken, **asdict(outcome)}
 
 
 def _report(file: Path, outcome: Outcome) -> Iterator[str]:
@@ -51,6 +58,7 @@ def _report(file: Path, outcome: Outcome) -> Iterator[str]:
     yield f"{file}: can be taken over, with {classes}"
     yield from _group("not understood, and kept as it is:", outcome.kept)
     yield from _group("odd:", outcome.odd)
+    yield from _group("kept, and of no use on this host:", unusable(outcome.pools))
     changes = [_change(change) for change in outcome.changes]
     if outcome.comments:
         changes.append(f"comments go: {outcome.comments}")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from qubesd.config import Config
 from qubesd.core.backups import Backups
+from qubesd.core.bus_addresses import assign_by_port
 from qubesd.core.creation import Creation
 from qubesd.core.databases import Databases
 from qubesd.core.device_lists import DeviceLists, Watch, unwatched
@@ -82,6 +83,7 @@ class Core(Keeper):
         """
         await self.storage.open()
         await self.power.lives.open()
+        await assign_by_port(self)
         await self.devices.open()
         await self.device_lists.open()
         await self.storage.settle(self.power.lives.active())

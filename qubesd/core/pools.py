@@ -14,7 +14,7 @@ from qubesd.events import PoolAdded, PoolPreDelete, PoolRemoved
 from qubesd.model.properties import GLOBALS, read
 from qubesd.model.state import PoolConfig
 from qubesd.storage import drivers
-from qubesd.storage.pool import Pool, Space
+from qubesd.storage.pool import Space
 
 _DEFAULTS = ("default_pool", *(name for name in GLOBALS if name.startswith("default_pool_")))
 
@@ -73,7 +73,7 @@ async def configure(keeper: Keeper, name: str, option: str, value: str) -> None:
         QubesError: it has no such option.
     """
     config = pool_of(keeper, name)
-    if all(known.name != option for known in drivers.DRIVERS[config.driver].options):
+    if all(known.name != option for known in drivers.driver_of(config).options):
         raise QubesError(f"driver {config.driver!r} has no option {option!r}")
     if option == "revisions_to_keep":
         drivers.check_revisions(config, int(value))
@@ -86,12 +86,16 @@ async def configure(keeper: Keeper, name: str, option: str, value: str) -> None:
 
 async def space(storage: Storage, name: str) -> Space:
     """How full it is; nothing is known of a pool that cannot be used now."""
-    return await storage.work(_space, storage.pool(name))
+    try:
+        return await storage.work(storage.pool(name).space)
+    except QubesError:
+        return Space()
 
 
 def included_in(keeper: Keeper, storage: Storage, name: str) -> str | None:
-    """The other pool whose directory holds this one's, the closest one; ``None`` where there is none."""
-    own = storage.pool(name).directory
+    """The other pool whose directory holds this one's, the closest one; ``None`` where there is none, and for
+    a pool that cannot be used."""
+    own = _directory(storage, name)
     if own is None:
         return None
     found: list[tuple[int, str]] = []
@@ -107,13 +111,6 @@ def _directory(storage: Storage, name: str) -> Path | None:
         return storage.pool(name).directory
     except QubesError:
         return None
-
-
-def _space(pool: Pool) -> Space:
-    try:
-        return pool.space()
-    except QubesError:
-        return Space()
 
 
 def _refuse_known(keeper: Keeper, name: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from string import ascii_lowercase
 
 from qubesd.errors import QubesError, StorageError
+from qubesd.model import forms
 from qubesd.model.boot import kernel
 from qubesd.model.lineage import own, template_of
 from qubesd.model.properties import read, text
@@ -150,4 +151,4 @@ def _vid(pool: PoolConfig, qube: Qube, volume: str) -> str:
 
 
 def _revisions(pool: PoolConfig) -> int:
-    return int(pool.options.get("revisions_to_keep", "1"))
+    return forms.integer(pool.options.get("revisions_to_keep", "1").encode())

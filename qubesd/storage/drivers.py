@@ -12,7 +12,7 @@ from qubesd.config import Config
 from qubesd.errors import BadValue, ProtocolError, QubesError, StorageError
 from qubesd.model import forms
 from qubesd.model.state import PoolConfig
-from qubesd.storage import callback, commands, file, lvm, zfs
+from qubesd.storage import callback, commands, file, lvm_group, zfs_datasets
 from qubesd.storage.callback import CallbackPool
 from qubesd.storage.file import FilePool
 from qubesd.storage.kernels import KernelPool
@@ -109,8 +109,8 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
         "lvm_thin": Driver(
             (
                 _REVISIONS,
-                Option("volume_group", parse=_named("volume_group", lvm.NAME)),
-                Option("thin_pool", parse=_named("thin_pool", lvm.NAME)),
+                Option("volume_group", parse=_named("volume_group", lvm_group.NAME)),
+                Option("thin_pool", parse=_named("thin_pool", lvm_group.NAME)),
                 _EPHEMERAL,
             ),
             lambda config, _, environment: ThinPool(config, environment.run),
@@ -118,7 +118,7 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
         "zfs": Driver(
             (
                 _REVISIONS,
-                Option("container", parse=_named("container", zfs.NAME)),
+                Option("container", parse=_named("container", zfs_datasets.NAME)),
                 _EPHEMERAL,
                 Option("snap_on_start_forensics", "False", _boolean),
             ),
@@ -162,19 +162,37 @@ def configure(
 
 
 def make(config: PoolConfig, environment: Environment = _HERE) -> Pool:
-    """The pool of a stored configuration; ``StorageError`` where this version has no such driver."""
+    """The pool of a stored configuration.
+
+    Raises:
+        StorageError: this version has no such driver, or the driver cannot take an option as it stands there.
+    """
+    driver = driver_of(config)
+    for option in driver.options:
+        stored = config.options.get(option.name)
+        if option.default is None and not stored:
+            raise StorageError(f"pool {config.name!r}: option {option.name!r} is missing; mend qubes.xml")
+        try:
+            option.parse(stored or option.default or "")
+        except BadValue as error:
+            raise StorageError(
+                f"pool {config.name!r}: option {option.name!r}: {error}; mend qubes.xml"
+            ) from error
+    return driver.make(config, None, environment)
+
+
+def driver_of(config: PoolConfig) -> Driver:
+    """The driver of a pool; ``StorageError`` where this version has no such driver."""
     driver = DRIVERS.get(config.driver)
     if driver is None:
-        raise StorageError(f"pool {config.name!r}: there is no driver {config.driver!r}")
-    for option in driver.options:
-        if option.default is None and not config.options.get(option.name):
-            raise StorageError(f"pool {config.name!r}: option {option.name!r} is missing; mend qubes.xml")
-    return driver.make(config, None, environment)
+        known = ", ".join(sorted(DRIVERS))
+        raise StorageError(f"pool {config.name!r}: there is no driver {config.driver!r}, of {known}")
+    return driver
 
 
 def check_revisions(config: PoolConfig, number: int) -> None:
     """``BadValue`` where volumes of this pool cannot keep so many revisions; -1 is for snapshots disabled."""
-    most = DRIVERS[config.driver].most_revisions
+    most = driver_of(config).most_revisions
     if number < -1 or (most is not None and number > most):
         limit = "" if most is None else f" and at most {most}"
         raise BadValue(f"revisions_to_keep must be at least -1{limit}")

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from qubesd.disk import sync
@@ -23,40 +22,12 @@ from qubesd.storage import commands, copying, refusals
 from qubesd.storage.commands import Run
 from qubesd.storage.images import check_size, reporting
 from qubesd.storage.pool import Kind, Pool, Revision, Space, is_direct, kind
+from qubesd.storage.zfs_datasets import DEVICES, NAME, Datasets, Found
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}(/[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}){0,7}", re.ASCII)
-"""What is taken as the name of a dataset; ZFS itself takes a little more (``zfs(8)``)."""
-DEVICES = Path("/dev/zvol")
-
-_WRITING = "org.qubes:writing"
 _GUEST, _DATA, _VOLUME = "guest", "import-data", "import-volume"
 _REVISION = re.compile(r"qubes:[a-z-]{1,32}:(\d{1,12}\.\d{6})", re.ASCII)
 _COMMITTED = re.compile(r"committed:(\d{1,12}\.\d{6})", re.ASCII)
 _EXPORT = ".export-"
-_UNIT = 64 << 10
-"""Sizes are rounded up to this many bytes, a multiple of every block size that is a default of ZFS."""
-_ABSENT = "dataset does not exist"
-"""What the tool says of one that is not there; its status is the same as for any failure."""
-_NOTHING = "-"
-"""How the tools write that a property is not set, or means nothing here."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A volume as it is: bytes, and its snapshots with their sizes, the oldest first."""
-
-    size: int
-    used: int
-    origin: str
-    writing: str
-    written: int
-    """Bytes written since the newest snapshot."""
-    snapshots: dict[str, int | None]
-
-    @property
-    def committed(self) -> str | None:
-        """The newest snapshot of ours; ``None`` for a volume that was not made by this driver."""
-        return next((name for name in reversed(self.snapshots) if _time(name) is not None), None)
 
 
 class ZfsPool:
@@ -76,22 +47,20 @@ class ZfsPool:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
-        self._run = run
+        self._datasets = Datasets(run, devices)
         self._container = config.options["container"]
         self._forensics = config.options.get("snap_on_start_forensics") == "True"
-        self._devices = devices
         self._clock = clock
 
     def open(self) -> None:
-        if not self._exists(self._container):
-            self._zfs("create", "-p", "-o", "mountpoint=none", self._container)
+        if not self._datasets.exists(self._container):
+            self._datasets.make_container(self._container)
 
     def close(self) -> None:
         pass
 
     def space(self) -> Space:
-        fields = self._zfs("list", "-Hp", "-o", "used,available", self._container).split("\t")
-        used, available = map(int, fields)
+        used, available = self._datasets.space(self._container)
         return Space(used + available, used)
 
     def kernels(self) -> list[str]:
@@ -112,19 +81,19 @@ class ZfsPool:
     def create(self, volume: VolumeConfig) -> None:
         if kind(volume) is Kind.ORIGIN:
             name = self._name(volume.vid)
-            if self._exists(name):
+            if self._datasets.exists(name):
                 raise refusals.of_present(volume)
-            self._make(name, volume.size)
+            self._datasets.make(name, volume.size)
             self._snapshot(name, _cause(volume, "after-create"))
 
     def remove(self, volume: VolumeConfig) -> None:
         name = self._name(volume.vid)
-        self._drop(name)
+        self._datasets.drop(name)
         qube = name.rpartition("/")[0]
         # With the last volume of a qube goes what held them; while there are others ZFS refuses.
         if qube != self._container:
             with suppress(StorageError):
-                self._zfs("destroy", qube)
+                self._datasets.drop_empty(qube)
 
     def start(self, volume: VolumeConfig) -> None:
         name = self._name(volume.vid)
@@ -135,12 +104,12 @@ class ZfsPool:
                     self._begin_writing(volume, _GUEST, "qubes:before-start")
             case Kind.SNAPSHOT:
                 committed = self._committed(str(volume.source))
-                self._drop(name)
-                self._zfs("clone", "-p", committed, name)
-                self._grow(name, volume.size)
+                self._datasets.drop(name)
+                self._datasets.clone(committed, name)
+                self._datasets.grow(name, volume.size)
             case Kind.VOLATILE:
-                self._drop(name)
-                self._make(name, volume.size)
+                self._datasets.drop(name)
+                self._datasets.make(name, volume.size)
 
     def stop(self, volume: VolumeConfig) -> None:
         match kind(volume):
@@ -151,9 +120,9 @@ class ZfsPool:
                     self._end_writing(volume, found, "committed")
             case Kind.SNAPSHOT:
                 if not self._forensics:
-                    self._drop(self._name(volume.vid))
+                    self._datasets.drop(self._name(volume.vid))
             case Kind.VOLATILE:
-                self._drop(self._name(volume.vid))
+                self._datasets.drop(self._name(volume.vid))
 
     def is_dirty(self, volume: VolumeConfig) -> bool:
         found = self._find(volume.vid) if kind(volume) is Kind.ORIGIN else None
@@ -172,7 +141,7 @@ class ZfsPool:
         return 0 if found is None else found.used
 
     def path(self, volume: VolumeConfig) -> str:
-        return str(self._devices / self._name(volume.vid))
+        return str(self._datasets.path(self._name(volume.vid)))
 
     def script(self, volume: VolumeConfig) -> None:
         return None
@@ -196,15 +165,15 @@ class ZfsPool:
             raise NoSuchRevision("no such revision; list them with admin.vm.volume.ListSnapshots")
         self._refuse_written(volume, found)
         chosen = f"{self._name(volume.vid)}@{revision}"
-        self._zfs("rollback", "-r", chosen)
-        self._zfs("rename", chosen, self._new(chosen.partition("@")[0], "committed"))
+        self._datasets.roll_back_over(chosen)
+        self._datasets.rename(chosen, self._new(chosen.partition("@")[0], "committed"))
 
     def resize(self, volume: VolumeConfig, size: int) -> None:
         found = self._find(volume.vid)
         if found is not None and check_size(size) < found.size:
             raise refusals.of_shrinking(volume)
         if found is not None:
-            self._grow(self._name(volume.vid), size)
+            self._datasets.grow(self._name(volume.vid), size)
             if kind(volume) is Kind.ORIGIN and not found.writing:
                 # The size is part of what is committed: a rollback would bring back the old one.
                 self._snapshot(self._name(volume.vid), "committed")
@@ -214,11 +183,11 @@ class ZfsPool:
     def export(self, volume: VolumeConfig) -> Iterator[Path]:
         refusals.of_other_kinds(volume, "exported")
         copy = f"{self._name(volume.vid)}{_EXPORT}{uuid.uuid4().hex}"
-        self._zfs("clone", self._committed(volume.vid), copy)
+        self._datasets.clone(self._committed(volume.vid), copy)
         try:
-            yield self._device(copy)
+            yield self._datasets.device(copy)
         finally:
-            self._drop(copy)
+            self._datasets.drop(copy)
 
     def begin_import(self, volume: VolumeConfig, size: int) -> Path:
         return self._begin_import(volume, size, _DATA)
@@ -231,7 +200,7 @@ class ZfsPool:
             self._undo_import(volume)
             return
         with reporting(f"volume {volume.vid!r} cannot be replaced"):
-            sync(self._device(self._name(volume.vid)))
+            sync(self._datasets.device(self._name(volume.vid)))
         self._end_writing(volume, found, _cause(volume, f"after-{found.writing}"))
 
     def clone(self, volume: VolumeConfig, source_pool: Pool, source: VolumeConfig) -> None:
@@ -241,11 +210,9 @@ class ZfsPool:
 
     def tidy(self) -> None:
         """Drop what an export left, and undo imports that were cut short."""
-        rows = self._zfs("list", "-Hp", "-r", "-t", "volume", "-o", f"name,{_WRITING}", self._container)
-        for row in rows.splitlines():
-            name, writing = row.split("\t")
+        for name, writing in self._datasets.written_to(self._container):
             if _EXPORT in name.rpartition("/")[2]:
-                self._drop(name)
+                self._datasets.drop(name)
             elif writing in (_DATA, _VOLUME):
                 self._roll_back(name)
 
@@ -255,15 +222,14 @@ class ZfsPool:
         name = self._name(volume.vid)
         self._begin_writing(volume, writer, "qubes:before-import")
         try:
-            device = self._device(name)
-            self._run(("blkdiscard", "--", str(device)), b"")
-            self._zfs("set", f"volsize={_size(size)}", name)
+            device = self._datasets.discard(name)
+            self._datasets.resize(name, size)
         except StorageError:
             self._roll_back(name)
             raise
         return device
 
-    def _refuse_written(self, volume: VolumeConfig, found: _Found) -> None:
+    def _refuse_written(self, volume: VolumeConfig, found: Found) -> None:
         if found.writing in (_DATA, _VOLUME):
             raise refusals.of_replaced(volume)
         refusals.of_dirty(volume, found.writing == _GUEST)
@@ -275,23 +241,23 @@ class ZfsPool:
         committed = self._committed(volume.vid)
         if volume.revisions_to_keep > 0:
             self._keep(committed, cause)
-        self._zfs("set", f"{_WRITING}={writer}", self._name(volume.vid))
+        self._datasets.note(self._name(volume.vid), writer)
         self._prune(volume)
 
-    def _end_writing(self, volume: VolumeConfig, found: _Found, cause: str) -> None:
+    def _end_writing(self, volume: VolumeConfig, found: Found, cause: str) -> None:
         """Commit what was written. Cut short after the snapshot, it is made once more."""
         name = self._name(volume.vid)
         if found.written or found.writing in (_DATA, _VOLUME):
             self._snapshot(name, cause)
-        self._zfs("inherit", _WRITING, name)
+        self._datasets.forget(name)
         self._prune(volume)
 
-    def _written(self, volume: VolumeConfig) -> _Found | None:
+    def _written(self, volume: VolumeConfig) -> Found | None:
         """The volume, with all in its figures that was written: those lag by seconds behind the data."""
         found = self._find(volume.vid)
         if found is None or not (found.writing == _GUEST or is_direct(volume)):
             return found
-        self._run(("zpool", "sync", self._container.partition("/")[0]), b"")
+        self._datasets.sync(self._container.partition("/")[0])
         return self._find(volume.vid)
 
     def _undo_import(self, volume: VolumeConfig) -> None:
@@ -300,8 +266,8 @@ class ZfsPool:
             self._roll_back(self._name(volume.vid))
 
     def _roll_back(self, name: str) -> None:
-        self._zfs("rollback", self._committed(name))
-        self._zfs("inherit", _WRITING, name)
+        self._datasets.roll_back(self._committed(name))
+        self._datasets.forget(name)
 
     def _keep(self, snapshot: str, cause: str) -> str:
         """Have what is committed be a revision as well; its name."""
@@ -309,7 +275,7 @@ class ZfsPool:
         if _REVISION.fullmatch(short):
             return snapshot
         kept = self._new(name, cause)
-        self._zfs("rename", snapshot, kept)
+        self._datasets.rename(snapshot, kept)
         return kept
 
     def _prune(self, volume: VolumeConfig) -> None:
@@ -319,10 +285,10 @@ class ZfsPool:
         revisions = [revision.id for revision in _revisions(found)]
         surplus = max(0, len(revisions) - max(0, volume.revisions_to_keep))
         for short in older + revisions[:surplus]:
-            if short != found.committed:
-                self._zfs("destroy", "-d", f"{self._name(volume.vid)}@{short}")
+            if short != _newest(found):
+                self._datasets.drop_snapshot(f"{self._name(volume.vid)}@{short}")
 
-    def _present(self, volume: VolumeConfig) -> _Found:
+    def _present(self, volume: VolumeConfig) -> Found:
         found = self._find(volume.vid)
         if found is None:
             raise StorageError(f"volume {volume.vid!r}: is missing from its pool")
@@ -331,40 +297,9 @@ class ZfsPool:
     def _committed(self, vid: str) -> str:
         """The full name of the newest snapshot; ``StorageError`` where there is none."""
         found = self._find(vid)
-        if found is None or found.committed is None:
+        if found is None or _newest(found) is None:
             raise StorageError(f"volume {vid!r}: is missing from its pool, or has no committed state")
-        return f"{vid}@{found.committed}"
-
-    def _find(self, vid: str) -> _Found | None:
-        """The volume, with one call of the tool; ``None`` where there is none."""
-        name = self._name(vid)
-        fields = f"name,volsize,referenced,origin,{_WRITING},written,defer_destroy"
-        try:
-            text = self._zfs(
-                "list", "-Hp", "-d", "1", "-t", "volume,snapshot", "-s", "createtxg", "-o", fields, name
-            )
-        except StorageError as error:
-            if _ABSENT not in str(error):
-                raise
-            return None
-        rows = [line.split("\t") for line in text.splitlines()]
-        own = next((row for row in rows if row[0] == name), None)
-        if own is None:
-            return None
-        # One that was destroyed stays for as long as there is a clone of it.
-        kept = [row for row in rows if row[0].startswith(name + "@") and row[6] != "on"]
-        snapshots = {row[0].partition("@")[2]: int(row[1]) if row[1].isdigit() else None for row in kept}
-        _, size, used, origin, writing, written, _ = own
-        return _Found(int(size), int(used), origin, writing.strip(_NOTHING), int(written), snapshots)
-
-    def _exists(self, name: str) -> bool:
-        try:
-            self._zfs("list", "-H", "-o", "name", name)
-        except StorageError as error:
-            if _ABSENT not in str(error):
-                raise
-            return False
-        return True
+        return f"{vid}@{_newest(found)}"
 
     def _name(self, vid: str) -> str:
         """The name of a volume's dataset; ``StorageError`` for a vid that is elsewhere, or no name."""
@@ -372,38 +307,19 @@ class ZfsPool:
             raise StorageError(f"volume {vid[:64]!r}: no such name can be in this pool; mend it in qubes.xml")
         return vid
 
-    def _device(self, name: str) -> Path:
-        """The device file, once it is there: udev makes it after the tool has ended."""
-        self._run(("udevadm", "settle", "--timeout=30"), b"")
-        return self._devices / name
-
-    def _make(self, name: str, size: int) -> None:
-        self._zfs("create", "-p", "-s", "-V", _size(size), name)
-
-    def _grow(self, name: str, size: int) -> None:
-        found = self._find(name)
-        if found is not None and size > found.size:
-            self._zfs("set", f"volsize={_size(size)}", name)
-
-    def _drop(self, name: str) -> None:
-        if self._exists(name):
-            self._zfs("destroy", "-r", name)
+    def _find(self, vid: str) -> Found | None:
+        return self._datasets.find(self._name(vid))
 
     def _snapshot(self, name: str, cause: str) -> None:
-        self._zfs("snapshot", self._new(name, cause))
+        self._datasets.snapshot(self._new(name, cause))
 
     def _new(self, name: str, cause: str) -> str:
         return f"{name}@{cause}:{self._clock():.6f}"
 
-    def _zfs(self, *arguments: str) -> str:
-        try:
-            return self._run(("zfs", *arguments), b"").decode("ascii").strip("\n")
-        except UnicodeDecodeError as error:
-            raise StorageError(f"pool {self.config.name!r}: zfs answered what cannot be read") from error
 
-
-def _size(size: int) -> str:
-    return str(max(1, -(-check_size(size) // _UNIT)) * _UNIT)
+def _newest(found: Found) -> str | None:
+    """What was committed last; ``None`` for a volume that was not made by this driver."""
+    return next((name for name in reversed(found.snapshots) if _time(name) is not None), None)
 
 
 def _cause(volume: VolumeConfig, cause: str) -> str:
@@ -417,7 +333,7 @@ def _time(short: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def _revisions(found: _Found) -> list[Revision]:
+def _revisions(found: Found) -> list[Revision]:
     return [
         Revision(short, _time(short) or 0.0, size)
         for short, size in found.snapshots.items()

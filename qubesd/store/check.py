@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from qubesd.model.properties import GLOBALS, table
-from qubesd.model.state import Kept, Place, System, Value
+from qubesd.model.state import Kept, Place, PoolConfig, System, Value
 from qubesd.store.xml import dump, load
 
 _PACKAGE = "qubesd.store"
@@ -43,10 +43,14 @@ class Outcome:
     changes: tuple[Change, ...]
     comments: int
     """Comments in the file, which do not stay."""
-    drivers: tuple[str, ...]
-    """Those of its pools."""
+    pools: tuple[PoolConfig, ...]
     encrypts: bool
     """Whether it has volumes that are encrypted with a key that nobody keeps."""
+
+    @property
+    def drivers(self) -> frozenset[str]:
+        """Those of its pools."""
+        return frozenset(pool.driver for pool in self.pools)
 
     @property
     def qubes(self) -> int:
@@ -62,6 +66,8 @@ def check(data: bytes, where: str) -> Outcome:
     with _overheard() as odd:
         system = load(data, where)
     root = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True))
+    comments = int(str(root.xpath("string(count(//comment()))")))
+    etree.strip_tags(root, etree.Comment, etree.ProcessingInstruction)
     before, after = dict(_texts(root, "")), dict(_texts(etree.fromstring(dump(system)), ""))
     places = [*before, *(place for place in after if place not in before)]
     return Outcome(
@@ -73,8 +79,8 @@ def check(data: bytes, where: str) -> Outcome:
             for place in places
             if before.get(place) != after.get(place)
         ),
-        sum(1 for _ in root.iter(etree.Comment)),
-        tuple(sorted({pool.driver for pool in system.pools.values()})),
+        comments,
+        tuple(system.pools.values()),
         any(volume.ephemeral for qube in system.qubes.values() for volume in qube.volumes.values())
         or any(pool.options.get("ephemeral_volatile") == "True" for pool in system.pools.values()),
     )
@@ -127,6 +133,8 @@ def _texts(element: etree._Element, place: str) -> Iterator[tuple[str, str]]:
             yield f"{place}@{name!s}", str(value)
     if element.text and (not len(element) or element.text.strip()):
         yield place.rstrip("/") or "text", element.text
+    if element.tail and element.tail.strip():
+        yield f"text behind {place.rstrip('/')}", element.tail
     seen: Counter[str] = Counter()
     for child in element.iterchildren(etree.Element):
         step = _step(child)

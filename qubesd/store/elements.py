@@ -18,6 +18,11 @@ class Misread(Exception):
         self.line = element.sourceline
 
 
+def whereabouts(element: etree._Element) -> str:
+    """The file and the line in which an element begins, as they stand before a message."""
+    return f"{element.getroottree().docinfo.URL}:{element.sourceline}"
+
+
 def children(parent: etree._Element | None, *tags: str) -> Iterator[etree._Element]:
     """The elements in an element, all of them with one of these tags; none of no element."""
     for child in parent if parent is not None else ():
@@ -50,12 +55,15 @@ def content(element: etree._Element) -> str:
     return element.text or ""
 
 
-def number(element: etree._Element, name: str, otherwise: int) -> int:
-    """A decimal attribute."""
+def number(element: etree._Element, name: str, otherwise: int, least: int = 0) -> int:
+    """A decimal attribute of at least ``least``."""
     try:
-        return forms.integer(element.get(name, str(otherwise)).encode())
+        value = forms.integer(element.get(name, str(otherwise)).encode())
     except BadValue as error:
         raise Misread(element, f"{name!r}: {error}") from error
+    if value < least:
+        raise Misread(element, f"{name!r}: expected {least} or more, found {value}")
+    return value
 
 
 def flag(element: etree._Element, name: str, otherwise: bool) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -39,6 +40,8 @@ class FileStore:
         self.path = path
         self.previous = path.with_name(path.name + ".previous")
         self._link = path.with_name(path.name + "~link")
+        self._ours = re.compile(re.escape(path.name) + r"~(link|[a-z0-9_]{8})")
+        """What a killed write leaves, as ``tempfile`` names it; an editor's ``qubes.xml~`` is not ours."""
         self._group = group
         self._writer = Writer()
         self._held: int | None = None
@@ -59,8 +62,9 @@ class FileStore:
             self._hold(fd)
             with open(fd, "rb", closefd=False) as file:
                 system = load(file.read(), str(self.path))
-            for left in self.path.parent.glob(f"{self.path.name}~*"):
-                left.unlink()
+            for left in self.path.parent.iterdir():
+                if self._ours.fullmatch(left.name):
+                    left.unlink()
         except OSError as error:
             self.close()
             raise StoreError(f"{self.path}: cannot be read: {reason(error)}") from error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from lxml import etree
 
-from qubesd.model.state import Kept, Place
+from qubesd.model.state import Assignment, Kept, Klass, Place
 from qubesd.store.older import identity_of, port_of, present_property, property_text
 
 _NOTHING: frozenset[str] = frozenset()
@@ -29,6 +29,9 @@ _CHILDREN: Mapping[str, frozenset[str]] = {
     "volume-config": frozenset({"volume"}),
 }
 """The elements that have a meaning in an element; none in those that are not here."""
+
+WITHOUT_VOLUMES = (Klass.ADMIN, Klass.REMOTE)
+"""The classes of qubes in which volumes have none (``spec/qubes-xml.md`` 1.4)."""
 
 _ATTRIBUTES: Mapping[str, frozenset[str]] = {
     "qubes": frozenset({"version"}),
@@ -55,7 +58,11 @@ def _named(element: etree._Element) -> str:
 def _device(element: etree._Element) -> str:
     parent = element.getparent()
     devclass = "" if parent is None else parent.get("class", "")
-    return " ".join((element.get("backend-domain", ""), port_of(devclass, element), identity_of(element)))
+    return _device_key(element.get("backend-domain", ""), port_of(devclass, element), identity_of(element))
+
+
+def _device_key(backend: str, port: str, identity: str) -> str:
+    return f"{backend} {port} {identity}"
 
 
 _KEYS: Mapping[str, Callable[[etree._Element], str]] = {
@@ -104,6 +111,14 @@ def _append(element: etree._Element, child: etree._Element) -> None:
     element.append(child)
 
 
+def follow(kept: Mapping[Place, Kept], old: Assignment, new: Assignment) -> dict[Place, Kept]:
+    """What is kept of a qube, with that in one device where this device is now."""
+    before, after = (
+        (f"devices {one.devclass}", _device_key(one.backend, one.port, one.identity)) for one in (old, new)
+    )
+    return {(after + place[2:] if place[:2] == before else place): found for place, found in kept.items()}
+
+
 def device_classes(kept: Mapping[Place, Kept]) -> set[str]:
     """The classes of devices whose element has something to keep, whether or not there are such devices."""
     return {place[0].removeprefix("devices ") for place in kept if len(place) == 1 and " " in place[0]}
@@ -111,7 +126,7 @@ def device_classes(kept: Mapping[Place, Kept]) -> set[str]:
 
 def _take(element: etree._Element, place: Place, kept: dict[Place, Kept]) -> None:
     elements: list[str] = []
-    known = _CHILDREN.get(element.tag, _NOTHING)
+    known = _known_children(element)
     for child in tuple(element):
         if child.tag not in known:
             elements.append(etree.tostring(child, encoding="unicode", with_tail=False))
@@ -126,6 +141,13 @@ def _take(element: etree._Element, place: Place, kept: dict[Place, Kept]) -> Non
         kept[place] = Kept(
             tuple({**dict(before.attributes), **attributes}.items()), (*before.elements, *elements)
         )
+
+
+def _known_children(element: etree._Element) -> frozenset[str]:
+    known = _CHILDREN.get(element.tag, _NOTHING)
+    if element.tag == "domain" and element.get("class") in WITHOUT_VOLUMES:
+        return known - {"volume-config"}
+    return known
 
 
 def _unknown_attributes(element: etree._Element) -> dict[str, str]:

@@ -40,10 +40,10 @@ def _settled(system: System, qube: Qube) -> Qube:
     properties = _disposable_templates_only(system, qube.properties)
     if properties is not qube.properties:
         qube = replace(qube, properties=properties)
-    assignments = tuple(one for one in qube.assignments if one.backend in system.qubes)
-    if len(assignments) < len(qube.assignments):
-        _log.warning("qube %r: devices of qubes that are gone are no longer assigned", qube.name)
-        qube = replace(qube, assignments=assignments)
+    for gone in (one for one in qube.assignments if one.backend not in system.qubes):
+        device = f"{gone.devclass} device {gone.backend}:{gone.port}"
+        _log.warning("qube %r: %s is no longer assigned, there is no such qube", qube.name, device)
+        qube = replace(qube, assignments=tuple(one for one in qube.assignments if one is not gone))
     if features.BALANCED in qube.features:
         qube = features.apply(qube, features.BALANCED, qube.features[features.BALANCED])
     return qube

@@ -1,6 +1,8 @@
-"""What single elements mean that earlier versions wrote in another form (``spec/qubes-xml.md`` 1.3, 1.4)."""
+"""Single elements that earlier versions wrote in another form (``spec/qubes-xml.md`` 1.1, 1.3, 1.4)."""
 
 from __future__ import annotations
+
+import re
 
 from lxml import etree
 
@@ -17,6 +19,21 @@ FIREWALL_NETVM = "default_fw_netvm"
 """A global property of earlier versions: the netvm of qubes that give network."""
 
 
+_COLORS = {"0x555753": "0x555555"}
+"""A gray that earlier versions had."""
+
+_SEGMENT = re.compile(r"0000[:_](?=[0-9a-f]{2}[:_])")
+"""The first segment of PCI, which a port leaves out."""
+
+
+def color_of(text: str) -> str:
+    """The colour of a label: written by stock as its caller sent it, blanks and all, and in its published
+    schema as ``#rrggbb``."""
+    color = text.strip()
+    color = f"0x{color[1:]}" if color.startswith("#") else color
+    return _COLORS.get(color, color)
+
+
 def present_property(name: str, text: str) -> tuple[str, str]:
     """The name and the text of a property by which this version knows it."""
     return _PROPERTIES.get((name, text), (name, text))
@@ -28,10 +45,16 @@ def property_text(element: etree._Element) -> str:
 
 
 def port_of(devclass: str, device: etree._Element) -> str:
-    """The port of a ``<device>``, empty for none: a bus address was written with its colon, which no port has
-    now."""
+    """The port of a ``<device>``, empty for none: a bus address was written with colons, and with the segment
+    that most machines have only one of; no port has either now. What is behind a bridge has another port,
+    which only the host can tell (``qubesd/core/bus_addresses.py``)."""
     port = device.get("id", "")
-    return port.replace(":", "_") if devclass == "pci" else port
+    return port_of_address(port) if devclass == "pci" else port
+
+
+def port_of_address(address: str) -> str:
+    """The port of a PCI device on a root bus, from its address."""
+    return _SEGMENT.sub("", address).replace(":", "_")
 
 
 def identity_of(device: etree._Element) -> str:

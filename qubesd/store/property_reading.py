@@ -12,7 +12,7 @@ from qubesd.errors import QubesError
 from qubesd.model.properties import Property, Settable
 from qubesd.model.references import find_label
 from qubesd.model.state import Klass, Label, Qube, Value
-from qubesd.store.elements import Misread, attribute, children
+from qubesd.store.elements import Misread, attribute, children, whereabouts
 from qubesd.store.older import FIREWALL_NETVM, present_property, property_text
 
 _log = logging.getLogger(__name__)
@@ -49,12 +49,12 @@ def read_properties(
         line = table.get(name)
         if line is None:
             if name != FIREWALL_NETVM:
-                _log.warning("line %d: unknown property %r is kept as it is", element.sourceline, name)
+                _log.warning("%s: unknown property %r is kept as it is", whereabouts(element), name)
             read.values[name] = text
         elif line.stored is not None:
             read.record[name] = text
         elif line.settable is Settable.NO:
-            _log.warning("line %d: computed property %r is left out", element.sourceline, name)
+            _log.warning("%s: computed property %r is left out", whereabouts(element), name)
         else:
             read.values[name] = _value(element, line, text, labels)
             if line.type == "vm" and text:
@@ -69,7 +69,10 @@ def check_references(
     for element in references:
         name, text = element.get("name"), property_text(element)
         if text not in qubes:
-            raise Misread(element, f"property {name!r} names {text!r}, and there is no such qube")
+            raise Misread(
+                element,
+                f"property {name!r} names {text!r}, and there is no such qube: name another, or remove it",
+            )
         if name == "template" and owner is not None:
             klass = qubes[text].klass
             if klass not in _TEMPLATES[owner.klass]:
@@ -81,7 +84,7 @@ def _value(element: etree._Element, line: Property, text: str, labels: Mapping[s
         if line.type == "label":
             label = find_label(labels, text)
             if label is None:
-                raise Misread(element, f"there is no label {text!r}")
+                raise Misread(element, f"there is no label {text!r}: name one of {', '.join(labels)}")
             return label.name
         return line.rule(line.coarse(text.encode()))
     except QubesError as error:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from qubesd.errors import QubesError
+from qubesd.errors import BadValue, QubesError
 from qubesd.model import forms, names
+from qubesd.model.devices import ANY
 from qubesd.model.properties import table
 from qubesd.model.state import DOM0, DOM0_UUID, Assignment, Klass, Label, Qube, VolumeConfig
-from qubesd.store.elements import Misread, attribute, children, flag, named_texts, number
+from qubesd.store.elements import Misread, attribute, children, flag, named_texts, number, whereabouts
 from qubesd.store.keeping import take
 from qubesd.store.older import identity_of, port_of
 from qubesd.store.property_reading import Properties, read_properties
@@ -60,7 +61,7 @@ def read_domain(element: etree._Element, labels: Mapping[str, Label]) -> Domain:
         properties=properties.values,
         features=named_texts(single.get("features"), "feature"),
         tags=frozenset(_tags(single.get("tags"))),
-        assignments=tuple(assignments),
+        assignments=_once(element, assignments),
         volumes=_volumes(single.get("volume-config")),
         dispid=dispid,
         kept=kept,
@@ -83,7 +84,7 @@ def _identity(
         return DOM0, 0, DOM0_UUID, None
     written = properties.record
     try:
-        name = names.check_qube_name(written.get("name", ""))
+        name = names.check_qube_name(_given(element, "name", written))
         uuid_ = names.check_uuid(written.get("uuid", str(uuid.uuid4())).lower())
         qid = _bounded(element, "qid", written, names.MAX_QID)
         dispid = _bounded(element, "dispid", written, names.MAX_DISPID) if klass is Klass.DISPOSABLE else None
@@ -94,8 +95,18 @@ def _identity(
     return name, qid, uuid_, dispid
 
 
+def _given(element: etree._Element, name: str, written: Mapping[str, str]) -> str:
+    text = written.get(name)
+    if text is None:
+        raise Misread(element, f"the qube has no {name}")
+    return text
+
+
 def _bounded(element: etree._Element, name: str, written: Mapping[str, str], most: int) -> int:
-    value = forms.integer(written.get(name, "").encode())
+    try:
+        value = forms.integer(_given(element, name, written).encode())
+    except BadValue as error:
+        raise Misread(element, f"{name}: {error}") from error
     if not 0 <= value <= most:
         raise Misread(element, f"{name} {value} is not in 0 to {most}")
     return value
@@ -111,7 +122,7 @@ def _tags(parent: etree._Element | None) -> list[str]:
 
 def _assignments(devices: etree._Element) -> list[Assignment]:
     devclass = attribute(devices, "class")
-    read = []
+    read: list[Assignment] = []
     for element in children(devices, "device"):
         identity = identity_of(element)
         options = named_texts(element, "option")
@@ -119,20 +130,34 @@ def _assignments(devices: etree._Element) -> list[Assignment]:
             options.pop("identity", None)
         mode = _mode(element)
         if mode not in _MODES:
-            _log.warning("line %d: an assignment of unknown mode %r is dropped", element.sourceline, mode)
+            _log.warning("%s: an assignment of unknown mode %r is dropped", whereabouts(element), mode)
             continue
         attribute(element, "id")
+        port = port_of(devclass, element)
+        if port == identity == ANY:
+            raise Misread(element, "a device is assigned by id, identity or both, and '*' in both is any")
         read.append(
             Assignment(
                 devclass=devclass,
                 backend=attribute(element, "backend-domain"),
-                port=port_of(devclass, element),
+                port=port,
                 identity=identity,
                 mode=mode,
                 options=options,
             )
         )
     return read
+
+
+def _once(element: etree._Element, assignments: list[Assignment]) -> tuple[Assignment, ...]:
+    """Of those that are of the same device the first, as every call would find it."""
+    found: dict[tuple[str, str, str, str], Assignment] = {}
+    for one in assignments:
+        key = one.devclass, one.backend, one.port, one.identity
+        if found.setdefault(key, one) is not one:
+            where = whereabouts(element)
+            _log.warning("%s: %s device %s:%s is assigned twice, the first counts", where, *key[:3])
+    return tuple(found.values())
 
 
 def _mode(element: etree._Element) -> str:
@@ -148,7 +173,7 @@ def _volumes(parent: etree._Element | None) -> dict[str, VolumeConfig]:
             name=attribute(element, "name"),
             pool=attribute(element, "pool"),
             vid=attribute(element, "vid"),
-            revisions_to_keep=number(element, "revisions_to_keep", 0),
+            revisions_to_keep=number(element, "revisions_to_keep", 0, least=-1),
             rw=flag(element, "rw", False),
             save_on_stop=flag(element, "save_on_stop", False),
             snap_on_start=flag(element, "snap_on_start", False),

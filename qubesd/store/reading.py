@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from lxml import etree
@@ -11,13 +12,13 @@ from qubesd.errors import QubesError, StoreError
 from qubesd.model import names
 from qubesd.model.properties import GLOBALS
 from qubesd.model.state import Label, PoolConfig, Qube, System
-from qubesd.store.elements import Misread, attribute, children, content, number, parts
+from qubesd.store.elements import Misread, attribute, children, content, parts
 from qubesd.store.keeping import take
+from qubesd.store.older import color_of
 from qubesd.store.property_reading import check_references, read_properties
 from qubesd.store.qube_reading import Domain, read_domain
 
-_OLD_GRAY = "0x555753"
-_GRAY = "0x555555"
+_log = logging.getLogger(__name__)
 
 Named = TypeVar("Named", Label, PoolConfig)
 
@@ -45,6 +46,8 @@ def _system(root: etree._Element) -> System:
         raise Misread(sections["labels"], "two labels have the same index")
     pools = _by_name((element, _pool(element)) for element in children(sections.get("pools"), "pool"))
     domains = [read_domain(element, labels) for element in children(sections["domains"], "domain")]
+    for domain in domains:
+        _tell_of_lost_pools(domain, pools)
     qubes, by_uuid = _qubes(domains)
     for domain in domains:
         check_references(domain.references, domain.qube, qubes)
@@ -57,19 +60,30 @@ def _qubes(domains: Iterable[Domain]) -> tuple[dict[str, Qube], dict[str, str]]:
     """The qubes by name and their names by uuid; no two have the same name, uuid or qid."""
     qubes: dict[str, Qube] = {}
     by_uuid: dict[str, str] = {}
-    qids: set[int] = set()
+    by_qid: dict[int, str] = {}
     for domain in domains:
         qube = domain.qube
         if qube.name in qubes:
             raise Misread(domain.element, f"two qubes have the name {qube.name!r}")
-        if qube.qid in qids:
-            raise Misread(domain.element, f"two qubes have the qid {qube.qid}")
+        if qube.qid in by_qid:
+            both = f"{by_qid[qube.qid]!r} and {qube.name!r}"
+            raise Misread(domain.element, f"qubes {both} have the same qid, {qube.qid}")
         if qube.uuid in by_uuid:
-            raise Misread(domain.element, f"two qubes have the uuid {qube.uuid!r}")
+            both = f"{by_uuid[qube.uuid]!r} and {qube.name!r}"
+            raise Misread(domain.element, f"qubes {both} have the same uuid, {qube.uuid}")
         qubes[qube.name] = qube
         by_uuid[qube.uuid] = qube.name
-        qids.add(qube.qid)
+        by_qid[qube.qid] = qube.name
     return qubes, by_uuid
+
+
+def _tell_of_lost_pools(domain: Domain, pools: Mapping[str, PoolConfig]) -> None:
+    for volume in domain.qube.volumes.values():
+        if volume.pool not in pools:
+            _log.warning(
+                "qube %r: volume %r is in pool %r, and there is no such pool: it cannot be used",
+                *(domain.qube.name, volume.name, volume.pool),
+            )
 
 
 def _by_name(records: Iterable[tuple[etree._Element, Named]]) -> dict[str, Named]:
@@ -86,16 +100,15 @@ def _label(element: etree._Element) -> Label:
     if not (index.isascii() and index.isdigit()):
         raise Misread(element, f"expected an id such as 'label-1', found {element.get('id')!r}")
     try:
-        color = names.check_color(attribute(element, "color"))
+        color = names.check_color(color_of(attribute(element, "color")))
         name = names.check_label_name(content(element))
     except QubesError as error:
         raise Misread(element, str(error)) from error
-    return Label(name, int(index), _GRAY if color == _OLD_GRAY else color)
+    return Label(name, int(index), color)
 
 
 def _pool(element: etree._Element) -> PoolConfig:
     name = attribute(element, "name")
     driver = attribute(element, "driver")
-    number(element, "revisions_to_keep", 0)
     options = {str(key): str(value) for key, value in element.items() if key not in ("name", "driver")}
     return PoolConfig(name, driver, options)

@@ -19,10 +19,9 @@ from qubesd.model.state import (
     Value,
     VolumeConfig,
 )
-from qubesd.store.keeping import device_classes, put_back
+from qubesd.store.keeping import WITHOUT_VOLUMES, device_classes, put_back
 
 _DECLARATION = b"<?xml version='1.0' encoding='UTF-8'?>\n"
-_WITHOUT_VOLUMES = (Klass.ADMIN, Klass.REMOTE)
 
 
 class Writer:
@@ -118,7 +117,7 @@ def _domain(qube: Qube) -> etree._Element:
         devices = _add(element, "devices", {"class": devclass})
         for assignment in assigned[devclass]:
             _add_assignment(devices, assignment)
-    if qube.klass not in _WITHOUT_VOLUMES:
+    if qube.klass not in WITHOUT_VOLUMES:
         volumes = _add(element, "volume-config")
         for volume in qube.volumes.values():
             _add(volumes, "volume", _volume(volume))

@@ -52,7 +52,7 @@ def _parse(data: bytes, where: str) -> etree._Element:
         remove_pis=True,
     )
     try:
-        root = etree.fromstring(data, parser)
+        root = etree.fromstring(data, parser, base_url=where)
     except etree.XMLSyntaxError as error:
         line, column = error.position
         what = (error.msg or "document is empty").partition(", line ")[0].lower()

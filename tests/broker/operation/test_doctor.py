@@ -134,7 +134,7 @@ def closing_all() -> Iterator[None]:
             "warning",
             "pool",
             "no driver 'btrfs'",
-            "lvm_thin",
+            "qubesd --check",
             id="driver",
         ),
         pytest.param(

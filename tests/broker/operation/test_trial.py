@@ -43,17 +43,26 @@ def tried(file: Path, *options: str) -> int:
             0,
             [
                 "not understood, and kept as it is:\n  later\n  properties/later\n",
-                "odd:\n  line 14: unknown property 'later' is kept as it is\n",
+                "odd:\n",
+                "qubes.xml:14: unknown property 'later' is kept as it is\n",
                 "  comments go: 1",
             ],
             id="strange",
         ),
         pytest.param("<QubesVmCollection/>", 1, [":1: written by Qubes 3.2", "restore a backup"], id="3"),
-        pytest.param(STOCK_4_3[:-10], 1, [": not well-formed XML: "], id="cut"),
+        pytest.param(
+            STOCK_4_3[:-10], 1, [": not well-formed XML: ", "\ndo: mend what is said in a copy"], id="cut"
+        ),
+        pytest.param(
+            STOCK_4_3.replace("zfs", "btrfs"),
+            0,
+            ["kept, and of no use on this host:\n  pool 'default': there is no driver 'btrfs', of "],
+            id="driver",
+        ),
         pytest.param(
             STOCK_4_3.replace(">tpl<", ">\x9b31m<", 1), 1, ["\\x9b31m"], id="what-a-terminal-would-act-upon"
         ),
-        pytest.param(None, 2, ["cannot be read: No such file or directory"], id="missing"),
+        pytest.param(None, 2, ["cannot be read: No such file or directory\ndo: name a file"], id="missing"),
     ],
 )
 def test_what_is_said_of_a_file(

@@ -86,6 +86,10 @@ def test_an_option_that_cannot_be_taken_is_refused(
     ("config", "complaint"),
     [
         (PoolConfig("p", "nvme", {}), "no driver 'nvme'"),
+        (
+            PoolConfig("p", "file", {"dir_path": "/p", "revisions_to_keep": "all"}),
+            "'revisions_to_keep': expected",
+        ),
         (PoolConfig("p", "lvm_thin", {"volume_group": "dom0"}), "'thin_pool' is missing; mend qubes.xml"),
     ],
 )

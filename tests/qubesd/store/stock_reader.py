@@ -82,9 +82,11 @@ def _qube(domain: ElementTree.Element) -> StockQube:
             described = [device.attrib[name] for name in ("backend-domain", "id", "identity", "mode")]
             options = {one.attrib["name"]: one.text or "" for one in device.findall("option")}
             qube.devices.append((group.attrib["class"], *described, options))  # type: ignore[arg-type]  # four
-    volumes = domain.findall("volume-config/volume")
-    assert (domain.find("volume-config") is None) == (qube.klass in WITHOUT_VOLUMES)
-    for volume in volumes:
+    if qube.klass in WITHOUT_VOLUMES:
+        return qube
+    volumes = domain.find("volume-config")
+    assert volumes is not None
+    for volume in volumes.findall("volume"):
         assert set(ALWAYS) <= volume.attrib.keys()
         for flag in ("rw", "save_on_stop", "snap_on_start"):
             assert volume.attrib[flag] in BOOLEANS

@@ -138,7 +138,7 @@ def _furnished(draw: st.DrawFn, qube: Qube, system: System, everybody: list[str]
         properties["of_a_later_version"] = draw(XML_TEXT)
     has_volumes = qube.klass not in (Klass.ADMIN, Klass.REMOTE)
     volumes = draw(st.lists(_volumes(), max_size=3)) if has_volumes else []
-    assignments = draw(st.lists(_assignments(everybody), max_size=3))
+    assignments = draw(st.lists(_assignments(everybody), max_size=3, unique_by=_device))
     return replace(
         qube,
         properties=properties,
@@ -147,6 +147,11 @@ def _furnished(draw: st.DrawFn, qube: Qube, system: System, everybody: list[str]
         assignments=tuple(sorted(assignments, key=lambda assignment: assignment.devclass)),
         volumes={volume.name: volume for volume in volumes},
     )
+
+
+def _device(assignment: Assignment) -> tuple[str, ...]:
+    """What is assigned, which nobody can have twice."""
+    return assignment.devclass, assignment.backend, assignment.port, assignment.identity
 
 
 def _assignments(everybody: list[str]) -> st.SearchStrategy[Assignment]:

@@ -282,11 +282,13 @@ def test_a_replacement_that_may_not_last_is_undone(
 
 def test_left_overs_go(store: FileStore, path: Path, system: System) -> None:
     store.save(system)
-    path.with_name("qubes.xml~abc").write_bytes(b"half")
-    path.with_name("qubes.xml.keep").write_bytes(b"mine")
+    for left in ("qubes.xml~abc_12z9", "qubes.xml~link"):
+        path.with_name(left).write_bytes(b"half")
+    mine = ("qubes.xml", "qubes.xml.keep", "qubes.xml~", "qubes.xml~before-upgrade", "other.xml~abc_12z9")
+    for name in mine[1:]:
+        path.with_name(name).write_bytes(b"mine")
     store.load()
-    assert not path.with_name("qubes.xml~abc").exists()
-    assert path.with_name("qubes.xml.keep").exists()
+    assert sorted(one.name for one in path.parent.iterdir()) == sorted(mine)
 
 
 def test_a_directory_that_is_gone(tmp_path: Path, system: System) -> None:

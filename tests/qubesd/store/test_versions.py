@@ -244,8 +244,8 @@ def test_what_is_odd_is_told() -> None:
     )
     outcome = check(document.encode(), "f")
     assert outcome.odd == (
-        "line 14: unknown property 'later' is kept as it is",
-        "qube 'net': devices of qubes that are gone are no longer assigned",
+        "f:14: unknown property 'later' is kept as it is",
+        "qube 'net': pci device gone:00_1c.0-00_00.0 is no longer assigned, there is no such qube",
     )
     assert outcome.kept == ("properties/later",)
     assert outcome.comments == 1
