@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -157,6 +158,15 @@ def test_what_the_document_says_to_type_answers_what_it_shows(document: Path, tm
 
 def test_the_readme_has_something_to_type() -> None:
     assert ROOT / "README.md" in TYPED
+
+
+def test_the_readme_says_what_each_package_is_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {line.partition(";")[0] for line in project["dependencies"]}
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| ([\w-]+) \| .* \| .* \|$", text, re.MULTILINE)) >= needed
+    _, _, worked_with = text.partition("To work on it: ")
+    assert [name for name in project["optional-dependencies"]["dev"] if name not in worked_with] == []
 
 
 @pytest.mark.parametrize(
