@@ -206,7 +206,7 @@ class Backups:
 
     def _destination(self, processes: Processes, profile: Profile) -> AbstractContextManager[int]:
         if profile.destination_vm == DOM0:
-            return to_file(profile.destination_path, self._notes)
+            return to_file(profile.destination_path, self._notes, processes)
         qube = self._keeper.system.qubes[profile.destination_vm]
         words = self._guests.words(qube, "qubes.Backup")
         return to_service(words, profile.destination_path, processes)

@@ -192,7 +192,8 @@ def killed_while_it_wrote(archive: Path, notes: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
         "from qubesd.backup.destination import to_file; from qubesd.backup.notes import Notes\n"
-        "with to_file(sys.argv[1], Notes(Path(sys.argv[2]))) as target:\n"
+        "from qubesd.backup.processes import Processes\n"
+        "with to_file(sys.argv[1], Notes(Path(sys.argv[2])), Processes()) as target:\n"
         "    os.write(target, b'half'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, archive, notes], check=False, cwd=Path.cwd())
