@@ -20,6 +20,8 @@ from qubesd.errors import QubesError
 BLOCK = 512
 _FULL = CHUNK + OVERHEAD
 _MOST_MEMBERS = 1 << 18
+_MOST_ZEROS = 1 << 20
+"""Bytes between members, and behind the last; GNU tar writes 20 blocks at most."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(/[A-Za-z0-9_.-]{1,64}){0,3}", re.ASCII)
 _CHUNK = re.compile(rf"(.+)\.([0-9]{{3,5}}){re.escape(ENCRYPTED)}", re.ASCII)
 
@@ -64,7 +66,7 @@ def index(file: IO[bytes], place: Path) -> Index:
             raise QubesError(f"{place}: expected {QUBES!r}, found {member.name!r}")
         if not OVERHEAD <= member.size <= _FULL:
             raise QubesError(f"{place}: {member.name!r} has {member.size} bytes, which no chunk has")
-        files[path] = [*chunks, member]
+        files.setdefault(path, []).append(member)
         open_path = path if member.size == _FULL else ""
     if open_path or not files:
         raise QubesError(
@@ -80,13 +82,17 @@ def members(file: IO[bytes], place: Path) -> Iterator[Member]:
         QubesError: it is no such file, cut short, or a member is anything but a plain file.
     """
     length = file.seek(0, 2)
-    offset = number = 0
+    offset = number = zeros = 0
     while offset < length:
         file.seek(offset)
         block = file.read(BLOCK)
         offset += BLOCK
         if not block.strip(b"\0"):
+            zeros += BLOCK
+            if zeros > _MOST_ZEROS:
+                raise QubesError(f"{place}: at byte {offset}: more zeros than any archive has")
             continue
+        zeros = 0
         member = _member(block, offset, place)
         if member.offset + member.size > length:
             raise QubesError(f"{place}: cut short in {member.name!r}")

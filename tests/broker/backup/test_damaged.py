@@ -162,6 +162,10 @@ def exchanged(one: int, other: int, names: bool) -> Callable[[list[Member]], byt
         pytest.param(lambda _: b"", "expected 'backup-header', found nothing", id="empty"),
         pytest.param(lambda _: os.urandom(4096), "no member of a tar", id="noise"),
         pytest.param(lambda _: bytes(1 << 16), "found nothing", id="zeros"),
+        pytest.param(lambda _: bytes(2 << 20), "more zeros than any archive has", id="endless-zeros"),
+        pytest.param(
+            lambda members: dumped(members) + bytes(2 << 20), "more zeros than any", id="endless-zeros-behind"
+        ),
     ],
 )
 def test_who_has_no_passphrase(tmp_path: Path, change: Callable[[list[Member]], bytes], words: str) -> None:
