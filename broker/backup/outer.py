@@ -23,7 +23,7 @@ _MOST_MEMBERS = 1 << 18
 _MOST_ZEROS = 1 << 20
 """Bytes between members, and behind the last; GNU tar writes 20 blocks at most."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(/[A-Za-z0-9_.-]{1,64}){0,3}", re.ASCII)
-_CHUNK = re.compile(rf"(.+)\.([0-9]{{3,5}}){re.escape(ENCRYPTED)}", re.ASCII)
+_CHUNK = re.compile(rf"(.+)\.([0-9]{{3}}|[1-9][0-9]{{3,4}}){re.escape(ENCRYPTED)}", re.ASCII)
 
 
 class Member(NamedTuple):
@@ -55,7 +55,10 @@ def index(file: IO[bytes], place: Path) -> Index:
     for member in found:
         match = _CHUNK.fullmatch(member.name)
         if match is None:
-            raise QubesError(f"{place}: {member.name!r} has no place in an archive")
+            raise QubesError(
+                f"{place}: {member.name!r} has no place in an archive of version 4; "
+                "an older one is restored by the stock tools"
+            )
         path, number = match[1], int(match[2])
         chunks = files.get(path, [])
         if open_path and path != open_path:

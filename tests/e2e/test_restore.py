@@ -107,7 +107,8 @@ def test_what_is_not_here_is_told_and_the_rest_restored(daemon: Daemon, phrase: 
     text = store().replace(b"cc0000", b"cc0001").replace(b">red<", b">ruby<")
     marked = text.replace(
         b'<property name="label">ruby</property>',
-        b'<property name="label">ruby</property><property name="netvm">gone</property>',
+        b'<property name="label">ruby</property><property name="netvm">gone</property>'
+        b'<property name="backup_timestamp">1700000000</property><property name="shade">dark</property>',
     ).replace(b"<tags/>", b'<tags><tag name="created-by-alice"/><tag name="mine"/></tags>')
     gone = marked.replace(b'name="name">mail<', b'name="name">gone<')
     members = good()
@@ -115,8 +116,10 @@ def test_what_is_not_here_is_told_and_the_rest_restored(daemon: Daemon, phrase: 
     done = restored(daemon, phrase, written(tmp_path / "a", members), "work")
     assert (done.returncode, done.stdout) == (1, "work: restored\n")
     assert "work: there is no label 'ruby'; it is red now" in done.stderr
+    assert "work: property 'shade' is not known here" in done.stderr
     assert "work: property 'netvm': admin.vm.property.Set: no qube 'gone'" in done.stderr
     assert ask(daemon, "admin.vm.property.Get", "work", "netvm") == "default=False type=vm "
+    assert ask(daemon, "admin.vm.property.Get", "work", "backup_timestamp").endswith(" 1700000000")
     assert ask(daemon, "admin.vm.tag.List", "work").split() == [
         *("audiovm-dom0", "created-by-dom0", "guivm-dom0", "mine")
     ]
