@@ -345,3 +345,25 @@ def test_a_passphrase_is_asked_for_on_the_terminal(tmp_path: Path) -> None:
     assert done.returncode == 0, said
     assert b"whole and authentic" in said
     assert PASSPHRASE.encode() not in said
+
+
+def test_devices_come_back(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
+    """One without a mode is required, as it was when nothing else could be said."""
+    devices = (
+        b'<devices class="block"><device backend-domain="mail" id="sda" mode="ask-to-attach" identity="x:y">'
+        b'<option name="read-only">it\'s "so" \\</option></device></devices>'
+        b'<devices class="pci"><device backend-domain="dom0" id="00_1f.2"/></devices>'
+    )
+    head, tail = store().split(b">work<")
+    members = good()
+    members[2] = of_store(head + b">work<" + tail.replace(b"<tags/>", b"<tags/>" + devices, 1))
+    daemon.create("mail")
+    done = restored(daemon, phrase, written(tmp_path / "a", members))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ask(daemon, "admin.vm.device.block.Assigned", "work") == (
+        "mail-1+sda:x:y device_id='x:y' port_id='sda' devclass='block' backend_domain='mail-1' "
+        "mode='ask-to-attach' _read-only='it\\'s \"so\" \\'\n"
+    )
+    assert ask(daemon, "admin.vm.device.pci.Assigned", "work").endswith(" mode='required'\n")
+    for name in ("work", "mail", "mail-1"):
+        ask(daemon, "admin.vm.Remove", name)
