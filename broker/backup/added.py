@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from qubesd.backup.processes import write_all
 from qubesd.errors import QubesError
 
 
@@ -32,9 +33,17 @@ def new_folder(place: Path) -> Iterator[Path]:
 
 
 def put(folder: Path, qube: str, name: str, content: bytes) -> None:
-    """Write the qube's file of that name, which is not there yet; ``OSError`` where that fails."""
+    """Write the qube's file of that name, which is not there yet.
+
+    Raises:
+        OSError: that failed, and nothing of it is left.
+    """
     place = folder / qube / name
     place.parent.mkdir(mode=0o700, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(place, flags, 0o600), "wb") as file:
-        file.write(content)
+    with open(os.open(place, flags, 0o600), "wb", buffering=0) as file:
+        try:
+            write_all(file.fileno(), content)
+        except OSError as error:
+            place.unlink()
+            raise OSError(error.errno, error.strerror, str(place)) from error

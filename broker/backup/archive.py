@@ -229,6 +229,9 @@ class Archive:
         """The qubes that qubes.xml says are in it, each with its files, all of which must be there."""
         told = {header.QUBES} if self.home is None else {header.QUBES, self.home.path}
         paths = [path for path in self._index.files if path not in told]
+        inside: dict[str, list[str]] = {}
+        for path in paths:
+            inside.setdefault("".join(path.partition("/")[:2]), []).append(path)
         saved: dict[str, Saved] = {}
         known: set[str] = set()
         for qube in self.system.in_order():
@@ -238,7 +241,7 @@ class Archive:
             if not _QUBE_PATH.fullmatch(path) or path in known:
                 raise QubesError(f"{self.place}: qube {qube.name!r} has no place of its own in it")
             known.add(path)
-            saved[qube.name] = self._saved(qube, path, [one for one in paths if one.startswith(path)])
+            saved[qube.name] = self._saved(qube, path, inside.get(path, []))
         taken = {path for one in saved.values() for path in one.paths()}
         return saved, [path for path in paths if path not in taken]
 

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import IO, NamedTuple
 
 from broker.backup.blocks import BLOCK, Blocks
+from broker.backup.records import MOST_RECORDS, parse_records
 from broker.backup.sparse import Extents, is_sparse, newer, older
 from qubesd.errors import QubesError
 
@@ -20,12 +21,11 @@ _PIECE = 1 << 20
 LONGEST_PATH = 4096
 """Bytes of a path, as Linux has it."""
 _BEFORE = {
-    tarfile.XHDTYPE: (64 * 1024, "too many records"),
+    tarfile.XHDTYPE: (MOST_RECORDS, "too many records"),
     tarfile.GNUTYPE_LONGNAME: (LONGEST_PATH + 1, "a name is too long"),
     tarfile.GNUTYPE_LONGLINK: (LONGEST_PATH + 1, "the target of a link is too long"),
 }
 """What may stand before a member to tell more of it, once each: the most bytes, and what more of them are."""
-_RECORD = re.compile(rb"([0-9]{1,5}) ([^=\n]{1,64})=")
 _SECONDS = re.compile(rb"(-?[0-9]{1,12})(\.[0-9]*)?")
 _MOST_SECONDS = 10**12
 
@@ -132,7 +132,7 @@ class Members:
         return data
 
     def _entry(self, info: tarfile.TarInfo, block: bytes, before: Mapping[bytes, bytes]) -> Entry:
-        records = _records(before.get(tarfile.XHDTYPE, b""), self._name)
+        records = parse_records(before.get(tarfile.XHDTYPE, b""), self._name)
         kind = _KINDS.get(info.type, Kind.OTHER)
         name = _first(records.get(b"path"), before.get(tarfile.GNUTYPE_LONGNAME), info.name)
         link = _first(records.get(b"linkpath"), before.get(tarfile.GNUTYPE_LONGLINK), info.linkname)
@@ -165,17 +165,3 @@ class Members:
 def _first(record: bytes | None, long: bytes | None, short: str) -> bytes:
     """A name, from where it is whole."""
     return record or (long or b"").removesuffix(b"\0") or short.encode("utf-8", "surrogateescape")
-
-
-def _records(data: bytes, name: str) -> dict[bytes, bytes]:
-    """The pax records by their keys: ``LENGTH KEY=VALUE`` and a line end each."""
-    found: dict[bytes, bytes] = {}
-    start = 0
-    while start < len(data):
-        match = _RECORD.match(data, start)
-        end = start + int(match[1]) if match else 0
-        if match is None or not match.end() < end <= len(data) or data[end - 1 : end] != b"\n":
-            raise QubesError(f"{name!r}: its records cannot be read")
-        found[match[2]] = data[match.end() : end - 1]
-        start = end
-    return found

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from broker.backup.records import MOST_RECORDS, parse_records
 from qubesd.backup.encryption import OVERHEAD
 from qubesd.backup.header import ENCRYPTED, HEADER, HMAC, LONGEST, QUBES
 from qubesd.backup.writing import CHUNK
@@ -20,8 +21,14 @@ from qubesd.errors import QubesError
 BLOCK = 512
 _FULL = CHUNK + OVERHEAD
 _MOST_MEMBERS = 1 << 18
+_MOST_ZEROS = 1 << 20
+"""Bytes between members, and behind the last; GNU tar writes 20 blocks at most."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(/[A-Za-z0-9_.-]{1,64}){0,3}", re.ASCII)
-_CHUNK = re.compile(rf"(.+)\.([0-9]{{3,5}}){re.escape(ENCRYPTED)}", re.ASCII)
+_CHUNK = re.compile(rf"(.+)\.([0-9]{{3}}|[1-9][0-9]{{3,4}}){re.escape(ENCRYPTED)}", re.ASCII)
+
+
+_KNOWN_RECORDS = frozenset((b"atime", b"ctime", b"mtime", b"uid", b"gid", b"uname", b"gname"))
+"""What GNU tar tells ahead of each member in its POSIX format, by which the stock tools write this layer."""
 
 
 class Member(NamedTuple):
@@ -53,7 +60,10 @@ def index(file: IO[bytes], place: Path) -> Index:
     for member in found:
         match = _CHUNK.fullmatch(member.name)
         if match is None:
-            raise QubesError(f"{place}: {member.name!r} has no place in an archive")
+            raise QubesError(
+                f"{place}: {member.name!r} has no place in an archive of version 4; "
+                "an older one is restored by the stock tools"
+            )
         path, number = match[1], int(match[2])
         chunks = files.get(path, [])
         if open_path and path != open_path:
@@ -64,7 +74,7 @@ def index(file: IO[bytes], place: Path) -> Index:
             raise QubesError(f"{place}: expected {QUBES!r}, found {member.name!r}")
         if not OVERHEAD <= member.size <= _FULL:
             raise QubesError(f"{place}: {member.name!r} has {member.size} bytes, which no chunk has")
-        files[path] = [*chunks, member]
+        files.setdefault(path, []).append(member)
         open_path = path if member.size == _FULL else ""
     if open_path or not files:
         raise QubesError(
@@ -80,14 +90,25 @@ def members(file: IO[bytes], place: Path) -> Iterator[Member]:
         QubesError: it is no such file, cut short, or a member is anything but a plain file.
     """
     length = file.seek(0, 2)
-    offset = number = 0
+    offset = number = zeros = 0
     while offset < length:
         file.seek(offset)
         block = file.read(BLOCK)
         offset += BLOCK
         if not block.strip(b"\0"):
+            zeros += BLOCK
+            if zeros > _MOST_ZEROS:
+                raise QubesError(f"{place}: at byte {offset}: more zeros than any archive has")
             continue
-        member = _member(block, offset, place)
+        zeros = 0
+        untrusted_head = _head(block, offset, place)
+        if untrusted_head.type == tarfile.XHDTYPE:
+            _check_records(file, untrusted_head.size, place)
+            file.seek(offset + untrusted_head.size + -untrusted_head.size % BLOCK)
+            block = file.read(BLOCK)
+            offset = file.tell()
+            untrusted_head = _head(block, offset, place)
+        member = _member(untrusted_head, offset, place)
         if member.offset + member.size > length:
             raise QubesError(f"{place}: cut short in {member.name!r}")
         number += 1
@@ -97,11 +118,23 @@ def members(file: IO[bytes], place: Path) -> Iterator[Member]:
         offset += member.size + -member.size % BLOCK
 
 
-def _member(block: bytes, offset: int, place: Path) -> Member:
+def _head(block: bytes, offset: int, place: Path) -> tarfile.TarInfo:
     try:
-        untrusted_info = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+        return tarfile.TarInfo.frombuf(block, "ascii", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError, ValueError) as error:
-        raise QubesError(f"{place}: at byte {offset - BLOCK}: this is no member of a tar archive") from error
+        raise QubesError(f"{place}: before byte {offset}: this is no member of a tar archive") from error
+
+
+def _check_records(file: IO[bytes], untrusted_size: int, place: Path) -> None:
+    """``QubesError`` where an extended header tells more of a member than whose it was, and when."""
+    if not 0 <= untrusted_size <= MOST_RECORDS:
+        raise QubesError(f"{place}: an extended header has {untrusted_size} bytes, which none has")
+    found = parse_records(file.read(untrusted_size), str(place))
+    for key in found.keys() - _KNOWN_RECORDS:
+        raise QubesError(f"{place}: an extended header has the record {key[:64]!r}, which no member needs")
+
+
+def _member(untrusted_info: tarfile.TarInfo, offset: int, place: Path) -> Member:
     untrusted_name = untrusted_info.name
     if untrusted_info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or untrusted_info.linkname:
         raise QubesError(f"{place}: {untrusted_name[:64]!r} is no plain file")

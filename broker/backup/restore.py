@@ -28,9 +28,7 @@ IN_PROGRESS = "backup-restore-in-progress"
 """The tag that forbids a start (``spec/domains.md``)."""
 
 _LATER = ("netvm", "default_dispvm")
-_NOT = frozenset(
-    ("name", "label", "template", "dispid", "uuid", "qid", "installed_by_rpm", "backup_timestamp", *_LATER)
-)
+_NOT = frozenset(("name", "label", "template", "dispid", "uuid", "qid", "installed_by_rpm", *_LATER))
 _MARKS = frozenset((CONTENT, PATH, SIZE))
 _PRELOADING = "preload-dispvm"
 _GIVEN = re.compile(r"(disp-)?created-by-.*|audiovm-.*|guivm-.*")
@@ -99,7 +97,7 @@ class Restore:
     def _fill(self, step: Step) -> bool:
         """All that the qube has but its connections; whether its data are there."""
         for name in step.saved.qube.properties:
-            if name not in _NOT and name in table(step.saved.qube.klass):
+            if name not in _NOT:
                 self._set(step, name)
         self._set_features(step, preloading=False)
         self._set_tags(step)
@@ -146,12 +144,15 @@ class Restore:
     def _connect(self, step: Step) -> None:
         """What leads to other qubes: without the one that it led to, the qube has no network."""
         for name in _LATER:
-            if name in step.saved.qube.properties and name in table(step.saved.qube.klass):
+            if name in step.saved.qube.properties:
                 self._set(step, name)
 
     def _set(self, step: Step, name: str) -> None:
         """Give a property its value, names of qubes as they are here."""
         qube = step.saved.qube
+        if name not in table(qube.klass):
+            self._warn(f"{step.name}: property {name!r} is not known here")
+            return
         value = text(qube.properties[name])
         if table(qube.klass)[name].type == "vm":
             value = self._plan.names.get(value, value)

@@ -19,15 +19,17 @@ from qubesd.errors import QubesError
 
 
 @contextmanager
-def to_file(path: str, notes: Notes) -> Iterator[int]:
+def to_file(path: str, notes: Notes, processes: Processes) -> Iterator[int]:
     """A descriptor; what was written to it inside is the archive at ``path`` after this, durably, and gone
     where an error leaves it.
 
     Args:
         path: a file in a folder that is there, or a folder, which gets a file named for the time.
         notes: where it is noted that the file is not whole.
+        processes: those that write it; they can be cancelled until it takes its place.
 
     Raises:
+        BackupCancelled: so it was, if only while the last of it went to the disk.
         QubesError: it cannot be written.
     """
     place = _place(path)
@@ -47,6 +49,7 @@ def to_file(path: str, notes: Notes) -> Iterator[int]:
             with open(target, "wb", buffering=0) as file:
                 yield file.fileno()
                 os.fsync(file.fileno())
+            processes.check()
             _take_place(unfinished, place)
         except BaseException as error:
             _remove(unfinished, error)

@@ -42,7 +42,7 @@ def parse(data: bytes) -> Header:
     """The header that these authenticated bytes are. Raises ``QubesError`` for what is no archive of ours."""
     found: dict[str, str] = {}
     try:
-        lines = data.decode("ascii").splitlines()
+        lines = data.decode("ascii").removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise QubesError("the header is not ASCII") from None
     for line in lines:
@@ -50,7 +50,7 @@ def parse(data: bytes) -> Header:
         if not sign or "=" in value or key in found or not _VALUE.fullmatch(value):
             raise QubesError(f"the header has a line that is none: {line[:64]!r}")
         found[key] = value
-    if not lines or not lines[0].startswith("version=") or found["version"] != "4":
+    if not lines[0].startswith("version=") or found["version"] != "4":
         raise QubesError("not of version 4; an older archive is restored by the stock tools")
     wanted = {"encrypted": "True", "hmac-algorithm": "scrypt"}
     for key, value in wanted.items():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from qubesd.backup.processes import Processes
 
@@ -34,10 +34,13 @@ class Job:
         self._done = 0
         self._reported = float("-inf")
         self._closed = False
+        self._waiting: asyncio.Task[object] | None = None
 
     def cancel(self) -> None:
-        """Have what runs end soon, with ``BackupCancelled``, and nothing begin any more."""
+        """Have what runs or waits end soon, with ``BackupCancelled``, and nothing begin any more."""
         self.processes.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def close(self) -> None:
         """Let the thread go, which does nothing by now."""
@@ -52,6 +55,18 @@ class Job:
             return work(*arguments, **by_name)
 
         return await self._run(checked)
+
+    async def wait(self, awaited: Coroutine[Any, Any, T]) -> T:
+        """The outcome of something that waits for others, which is left where this is cancelled meanwhile."""
+        self.processes.check()
+        waiting = self._waiting = asyncio.create_task(awaited)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            self.processes.check()
+            raise
+        finally:
+            self._waiting = None
 
     @asynccontextmanager
     async def inside(self, manager: AbstractContextManager[T]) -> AsyncIterator[T]:

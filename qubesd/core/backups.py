@@ -170,7 +170,7 @@ class Backups:
         """The last committed state, which stays the same inside."""
         pool = self._storage.pool(volume.pool)
         async with AsyncExitStack() as locked, AsyncExitStack() as exported:
-            await locked.enter_async_context(self._storage.holding(volume))
+            await job.wait(locked.enter_async_context(self._storage.holding(volume)))
             self._refuse_running(volume)
             image = await exported.enter_async_context(job.inside(pool.export(volume)))
             if pool.exports_apart and not is_direct(volume):
@@ -206,7 +206,7 @@ class Backups:
 
     def _destination(self, processes: Processes, profile: Profile) -> AbstractContextManager[int]:
         if profile.destination_vm == DOM0:
-            return to_file(profile.destination_path, self._notes)
+            return to_file(profile.destination_path, self._notes, processes)
         qube = self._keeper.system.qubes[profile.destination_vm]
         words = self._guests.words(qube, "qubes.Backup")
         return to_service(words, profile.destination_path, processes)

@@ -107,7 +107,8 @@ def test_what_is_not_here_is_told_and_the_rest_restored(daemon: Daemon, phrase: 
     text = store().replace(b"cc0000", b"cc0001").replace(b">red<", b">ruby<")
     marked = text.replace(
         b'<property name="label">ruby</property>',
-        b'<property name="label">ruby</property><property name="netvm">gone</property>',
+        b'<property name="label">ruby</property><property name="netvm">gone</property>'
+        b'<property name="backup_timestamp">1700000000</property><property name="shade">dark</property>',
     ).replace(b"<tags/>", b'<tags><tag name="created-by-alice"/><tag name="mine"/></tags>')
     gone = marked.replace(b'name="name">mail<', b'name="name">gone<')
     members = good()
@@ -115,8 +116,10 @@ def test_what_is_not_here_is_told_and_the_rest_restored(daemon: Daemon, phrase: 
     done = restored(daemon, phrase, written(tmp_path / "a", members), "work")
     assert (done.returncode, done.stdout) == (1, "work: restored\n")
     assert "work: there is no label 'ruby'; it is red now" in done.stderr
+    assert "work: property 'shade' is not known here" in done.stderr
     assert "work: property 'netvm': admin.vm.property.Set: no qube 'gone'" in done.stderr
     assert ask(daemon, "admin.vm.property.Get", "work", "netvm") == "default=False type=vm "
+    assert ask(daemon, "admin.vm.property.Get", "work", "backup_timestamp").endswith(" 1700000000")
     assert ask(daemon, "admin.vm.tag.List", "work").split() == [
         *("audiovm-dom0", "created-by-dom0", "guivm-dom0", "mine")
     ]
@@ -342,3 +345,25 @@ def test_a_passphrase_is_asked_for_on_the_terminal(tmp_path: Path) -> None:
     assert done.returncode == 0, said
     assert b"whole and authentic" in said
     assert PASSPHRASE.encode() not in said
+
+
+def test_devices_come_back(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:
+    """One without a mode is required, as it was when nothing else could be said."""
+    devices = (
+        b'<devices class="block"><device backend-domain="mail" id="sda" mode="ask-to-attach" identity="x:y">'
+        b'<option name="read-only">it\'s "so" \\</option></device></devices>'
+        b'<devices class="pci"><device backend-domain="dom0" id="00_1f.2"/></devices>'
+    )
+    head, tail = store().split(b">work<")
+    members = good()
+    members[2] = of_store(head + b">work<" + tail.replace(b"<tags/>", b"<tags/>" + devices, 1))
+    daemon.create("mail")
+    done = restored(daemon, phrase, written(tmp_path / "a", members))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ask(daemon, "admin.vm.device.block.Assigned", "work") == (
+        "mail-1+sda:x:y device_id='x:y' port_id='sda' devclass='block' backend_domain='mail-1' "
+        "mode='ask-to-attach' _read-only='it\\'s \"so\" \\'\n"
+    )
+    assert ask(daemon, "admin.vm.device.pci.Assigned", "work").endswith(" mode='required'\n")
+    for name in ("work", "mail", "mail-1"):
+        ask(daemon, "admin.vm.Remove", name)

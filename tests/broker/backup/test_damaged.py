@@ -125,6 +125,7 @@ def exchanged(one: int, other: int, names: bool) -> Callable[[list[Member]], byt
         pytest.param(
             with_(WORK, chunk("vm2/private.img.001", b"")), "not where it belongs", id="first-chunk-missing"
         ),
+        pytest.param(after(MAIL, chunk("vm4/x.0000", b"")), "has no place", id="number-with-more-zeros"),
         pytest.param(after(MAIL, Member("readme", b"hello")), "has no place", id="strange-member"),
         pytest.param(after(MAIL, Member("../../etc/x.000.enc", bytes(200))), "no name", id="up"),
         pytest.param(after(MAIL, Member("/etc/x.000.enc", bytes(200))), "no name", id="absolute"),
@@ -162,6 +163,10 @@ def exchanged(one: int, other: int, names: bool) -> Callable[[list[Member]], byt
         pytest.param(lambda _: b"", "expected 'backup-header', found nothing", id="empty"),
         pytest.param(lambda _: os.urandom(4096), "no member of a tar", id="noise"),
         pytest.param(lambda _: bytes(1 << 16), "found nothing", id="zeros"),
+        pytest.param(lambda _: bytes(2 << 20), "more zeros than any archive has", id="endless-zeros"),
+        pytest.param(
+            lambda members: dumped(members) + bytes(2 << 20), "more zeros than any", id="endless-zeros-behind"
+        ),
     ],
 )
 def test_who_has_no_passphrase(tmp_path: Path, change: Callable[[list[Member]], bytes], words: str) -> None:
@@ -169,6 +174,17 @@ def test_who_has_no_passphrase(tmp_path: Path, change: Callable[[list[Member]], 
     place.write_bytes(change(good()))
     with pytest.raises(QubesError, match=words):
         read(place)
+
+
+def test_an_older_archive_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    members = [
+        Member("backup-header", b"version=3\nhmac-algorithm=SHA512\nencrypted=True\n"),
+        Member("backup-header.hmac", b"SHA512(stdin)= " + b"0" * 128),
+        Member("qubes.xml.000", b"x" * 300),
+        Member("qubes.xml.000.hmac", b"SHA512(stdin)= " + b"0" * 128),
+    ]
+    with pytest.raises(QubesError, match="an older one is restored by the stock tools"):
+        read(written(tmp_path / "a", members))
 
 
 def test_another_passphrase(tmp_path: Path) -> None:

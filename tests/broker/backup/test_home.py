@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from tests.broker.backup.forge import ID, PASSPHRASE, store, written
 from tests.broker.backup.homes import (
     HOME,
     entry,
+    files_of_at_most,
     folder,
     home,
     nothing,
@@ -183,16 +182,6 @@ def test_what_fails_leaves_nothing(
         unpacked(CONTENT, place, lambda _: happen(place))
     assert len(os.listdir(place)) == left
     assert [list(path.iterdir()) for path in place.iterdir()] == [[path / "mine"] for path in place.iterdir()]
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from broker.backup.fuse import Fuse
 from qubesd.backup.encryption import check_cost
 from qubesd.errors import QubesError
 from tests.broker.backup.forge import (
+    ID,
     SIZE,
     chunk,
     costly,
@@ -52,12 +53,19 @@ def test_a_header_that_is_authentic(tmp_path: Path, text: dict[str, str], words:
         read(written(tmp_path / "a", [*of_header(**text), *good()[2:]]))
 
 
+WORDS = b"version=4 encrypted=True compressed=True hmac-algorithm=scrypt backup-id=%s " % ID.encode()
+
+
 @pytest.mark.parametrize(
     "text",
     [
         pytest.param(b"version=4\nversion=4\n", id="twice"),
         pytest.param(b"encrypted=True\nversion=4\n", id="version-not-first"),
         pytest.param(b"version=4\nnonsense\n", id="no-sign"),
+        *(
+            pytest.param(WORDS.replace(b" ", other), id=f"ends-of-lines-{other!r}")
+            for other in (b"\r\n", b"\r", b"\f", b"\n\n")
+        ),
         pytest.param("version=4\nx=é\n".encode(), id="not-ascii"),
     ],
 )

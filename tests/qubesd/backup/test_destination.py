@@ -13,13 +13,14 @@ import pytest
 
 from qubesd.backup.destination import to_file
 from qubesd.backup.notes import FileStays, Notes
-from qubesd.errors import QubesError
+from qubesd.backup.processes import Processes
+from qubesd.errors import BackupCancelled, QubesError
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
     place, notes = tmp_path / "a", tmp_path / "notes"
     place.write_bytes(b"old")
-    with to_file(str(place), Notes(notes)) as target:
+    with to_file(str(place), Notes(notes), Processes()) as target:
         os.write(target, b"new")
         assert place.read_bytes() == b"old"
     assert place.read_bytes() == b"new"
@@ -29,7 +30,7 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def write_and_fail(place: Path, notes: Path) -> None:
-    with to_file(str(place), Notes(notes)) as target:
+    with to_file(str(place), Notes(notes), Processes()) as target:
         os.write(target, b"new")
         raise QubesError("no more")
 
@@ -44,10 +45,19 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(notes) == []
 
 
+def test_it_can_be_cancelled_until_it_takes_its_place(tmp_path: Path) -> None:
+    place, notes, processes = tmp_path / "a", tmp_path / "notes", Processes()
+    place.write_bytes(b"old")
+    with pytest.raises(BackupCancelled), to_file(str(place), Notes(notes), processes):
+        processes.cancel()
+    assert place.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["a", "notes"]
+
+
 def test_a_folder_gets_a_file_named_for_the_time(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with to_file(str(folder), Notes(tmp_path / "notes")):
+    with to_file(str(folder), Notes(tmp_path / "notes"), Processes()):
         pass
     (name,) = os.listdir(folder)
     assert re.fullmatch(r"qubes-\d{4}-\d\d-\d\dT\d{6}", name)
@@ -55,10 +65,10 @@ def test_a_folder_gets_a_file_named_for_the_time(tmp_path: Path) -> None:
 
 def test_two_at_one_place(tmp_path: Path) -> None:
     place, notes = tmp_path / "a", tmp_path / "notes"
-    with to_file(str(place), Notes(notes)):
+    with to_file(str(place), Notes(notes), Processes()):
         with (
             pytest.raises(QubesError, match="another backup is being written"),
-            to_file(str(place), Notes(notes)),
+            to_file(str(place), Notes(notes), Processes()),
         ):
             pass
         assert len(os.listdir(notes)) == 1
@@ -70,7 +80,7 @@ def test_what_cannot_be_removed_stays_noted(tmp_path: Path) -> None:
     place, notes = tmp_path / "a", tmp_path / "notes"
     with (
         pytest.raises(FileStays, match=r"\.a\.unfinished: stays there .* the backup failed: no more"),
-        to_file(str(place), Notes(notes)),
+        to_file(str(place), Notes(notes), Processes()),
     ):
         in_its_way(tmp_path / ".a.unfinished")
     assert len(os.listdir(notes)) == 1
@@ -98,7 +108,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def write_much(place: Path, notes: Path) -> None:
-    with to_file(str(place), Notes(notes)) as target:
+    with to_file(str(place), Notes(notes), Processes()) as target:
         for _ in range(100):
             os.write(target, bytes(1 << 14))
 

@@ -172,6 +172,27 @@ def test_cancelled_at_any_time_nothing_is_left(
     at(tmp_path, save, script(tmp_path, STUCK.format(stuck or "none", tmp_path)))
 
 
+def test_cancelled_while_a_volume_is_copied_nothing_is_left(tmp_path: Path) -> None:
+    """It waits for who has the volume, and need not."""
+
+    async def save(vault: Vault) -> None:
+        house = vault.house
+        vault.profile()
+        (volume,) = (one for one in house.core.storage.volumes(house.qube("work")) if one.name == "private")
+        async with house.core.storage.holding(volume), asyncio.timeout(20):
+            under_way = asyncio.create_task(house.answer("admin.backup.Execute", argument="p"))
+            unfinished = vault.folder / ".archive.unfinished"
+            await until(unfinished.exists)
+            await until(lambda: b"qubes.xml" in unfinished.read_bytes() and children() == [])
+            await house.do("admin.backup.Cancel", argument="p")
+            with pytest.raises(BackupCancelled, match="nothing of it is left"):
+                await under_way
+        vault.check_nothing_is_left()
+        await vault.back_up()
+
+    at(tmp_path, save)
+
+
 def test_a_task_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     """As when the daemon is told to stop."""
 
@@ -192,7 +213,8 @@ def killed_while_it_wrote(archive: Path, notes: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
         "from qubesd.backup.destination import to_file; from qubesd.backup.notes import Notes\n"
-        "with to_file(sys.argv[1], Notes(Path(sys.argv[2]))) as target:\n"
+        "from qubesd.backup.processes import Processes\n"
+        "with to_file(sys.argv[1], Notes(Path(sys.argv[2])), Processes()) as target:\n"
         "    os.write(target, b'half'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, archive, notes], check=False, cwd=Path.cwd())
