@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from qubesd.core.guest_database import GuestDatabase
 from tests.qubesd.house import House, visit
 
 REQUEST = "qubes.FeaturesRequest"
@@ -150,6 +154,59 @@ def test_who_has_no_database_asks_for_nothing(call: str, caller: str, error: str
         before = house.core.system
         assert await house.call(call, caller=caller) == error
         assert house.core.system is before
+
+    visit(tmp_path, guest)
+
+
+class Slow(GuestDatabase):
+    """One that is read when the test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def names(self, key: str, most: int) -> list[str]:
+        self.begun.set()
+        assert self.go_on.wait(20)
+        return super().names(key, most)
+
+
+async def kill(house: House) -> None:
+    await house.do("admin.vm.Kill", "alone")
+
+
+async def replace(house: House) -> None:
+    """By another qube of the name, whose guest asks for the same."""
+    await house.do("admin.vm.Kill", "alone")
+    await house.do("admin.vm.Remove", "alone")
+    await house.do("admin.vm.Create.StandaloneVM", payload="name=alone label=red")
+    await house.do("admin.vm.Start", "alone")
+    ask(house, "alone", {"supported-rpc.x": b"1"})
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "error"),
+    [
+        pytest.param(kill, "QubesVMNotRunningError", id="stopped"),
+        pytest.param(replace, "QubesVMNotFoundError", id="replaced"),
+    ],
+)
+def test_what_is_read_of_a_qube_that_is_gone_by_then_does_not_count(
+    meanwhile: Callable[[House], Awaitable[None]], error: str, tmp_path: Path
+) -> None:
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.Create.StandaloneVM", payload="name=alone label=red")
+        await house.do("admin.vm.Start", "alone")
+        ask(house, "alone", {"supported-rpc.x": b"1"})
+        slow = Slow(tmp_path / "run/qubesdb/alone")
+        house.core.databases.of = lambda qube: slow  # type: ignore[method-assign]
+        asking = asyncio.create_task(house.call(REQUEST, caller="alone"))
+        await asyncio.to_thread(slow.begun.wait, 20)
+        del house.core.databases.of
+        await meanwhile(house)
+        slow.go_on.set()
+        assert await asking == error
+        assert dict(house.qube("alone").features) == {}
 
     visit(tmp_path, guest)
 
