@@ -59,9 +59,9 @@ def test_it_is_told_before_and_can_be_refused(tmp_path: Path) -> None:
             raise PermissionDenied("not in there")
 
     async def guest(house: House) -> None:
-        house.core.extensions.use({"veto": Extension(vetoes=(on(DomainCmdPreRun, refuse),))})
-        await house.do("admin.vm.feature.Set", "sys-net", "qrexec", "1")
-        await house.do("admin.vm.Start", "sys-net")
+        for name in ("work", "sys-net"):
+            await house.do("admin.vm.feature.Set", name, "qrexec", "1")
+            await house.do("admin.vm.Start", name)
         house.told.clear()
         for name in ("work", "sys-net"):
             await house.do("admin.vm.Suspend", name)
@@ -74,7 +74,8 @@ def test_it_is_told_before_and_can_be_refused(tmp_path: Path) -> None:
         ]
         assert notes.read_text() == "sys-net|root:qubes.SuspendPre dom0|\n"
 
-    stay(tmp_path, guest, command)
+    extension = Extension(vetoes=(on(DomainCmdPreRun, refuse),))
+    visit(tmp_path, guest, extensions={"veto": extension}, guest_service=command)
 
 
 @pytest.mark.parametrize(
