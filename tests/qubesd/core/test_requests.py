@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,32 @@ def test_who_has_no_database_asks_for_nothing(call: str, caller: str, error: str
     visit(tmp_path, guest)
 
 
+@pytest.mark.parametrize(
+    ("maxmem", "kept"),
+    [
+        pytest.param("", 0, id="its-memory-stands-still"),
+        pytest.param("800", 800, id="its-memory-was-set-to-move"),
+    ],
+)
+def test_a_windows_guest_asks_while_it_runs(maxmem: str, kept: int, tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        xen = replace(house.core.host, memory=16000, balances_memory=True)
+        house.core.hypervisor.host = lambda: xen  # type: ignore[method-assign]
+        await house.do("admin.vm.Create.StandaloneVM", payload="name=win label=red")
+        for name, value in (("virt_mode", "hvm"), *((("maxmem", maxmem),) if maxmem else ())):
+            await house.do("admin.vm.property.Set", "win", name, value)
+        await house.do("admin.vm.Start", "win")
+        for name in ("os", "qrexec"):
+            (asked(house, "win", "qubes-tools") / name).write_text({"os": "Windows", "qrexec": "1"}[name])
+        assert await house.call("qubes.NotifyTools", caller="win") == ""
+        found = house.qube("win")
+        assert found.features["os"] == "Windows"
+        assert found.features["stubdom-qrexec"] == "1"
+        assert (found.properties["maxmem"], found.properties["qrexec_timeout"]) == (kept, 6000)
+
+    visit(tmp_path, guest, furnished=False)
+
+
 class Slow(GuestDatabase):
     """One that is read when the test says so."""
 
@@ -175,7 +202,7 @@ async def kill(house: House) -> None:
     await house.do("admin.vm.Kill", "alone")
 
 
-async def replace(house: House) -> None:
+async def put_another(house: House) -> None:
     """By another qube of the name, whose guest asks for the same."""
     await house.do("admin.vm.Kill", "alone")
     await house.do("admin.vm.Remove", "alone")
@@ -188,7 +215,7 @@ async def replace(house: House) -> None:
     ("meanwhile", "error"),
     [
         pytest.param(kill, "QubesVMNotRunningError", id="stopped"),
-        pytest.param(replace, "QubesVMNotFoundError", id="replaced"),
+        pytest.param(put_another, "QubesVMNotFoundError", id="replaced"),
     ],
 )
 def test_what_is_read_of_a_qube_that_is_gone_by_then_does_not_count(
