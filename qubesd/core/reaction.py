@@ -104,8 +104,8 @@ def _check_event(event: WireEvent) -> None:
         raise TypeError(f"expected a WireEvent, found {event!r}")
     if type(event).__module__ in _OURS or event.ahead:
         raise ValueError(f"{type(event).__name__} is for the daemon to tell, when it is so")
-    if not isinstance(event.wire_name, str):
-        raise TypeError(f"the name of {event!r} is no text")
+    if not isinstance(event.wire_name, str) or not event.wire_name:
+        raise TypeError(f"{event!r} has no name")
     told = event.keys()
     for key, value in told:
         if not isinstance(key, str) or not isinstance(value, str) or not key:

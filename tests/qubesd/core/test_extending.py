@@ -280,6 +280,11 @@ class Nameless(Dated):
     kind: ClassVar[Any] = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Empty(Dated):
+    kind = ""
+
+
 def telling(event: Any) -> Any:
     def tell(change: Change, told: PropertySet) -> None:
         change.add_tag("work", "told")
@@ -313,7 +318,8 @@ def test_an_event_of_its_own_is_told_with_the_change(tmp_path: Path) -> None:
         pytest.param(Dated("work", asked=None), id="broken"),
         pytest.param(Dated("none-such"), id="of-no-qube"),
         pytest.param(Ahead("work"), id="ahead"),
-        pytest.param(Nameless("work"), id="no-name"),
+        pytest.param(Nameless("work"), id="name-that-is-no-text"),
+        pytest.param(Empty("work"), id="no-name"),
         pytest.param("keepsake-dated", id="text"),
         pytest.param(QubeRemoved(None, "work"), id="what-is-not-so"),
         pytest.param(DomainStopped("work"), id="of-a-run"),
