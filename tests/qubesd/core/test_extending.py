@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -391,6 +392,21 @@ def test_who_hangs_is_broken_off_and_out_of_service(tmp_path: Path, caplog: pyte
             await house.answer("admin.vm.feature.Set", "work", "a", "1")
 
     stay(tmp_path, {"slow": extension}, guest, limit=0.1)
+
+
+def test_who_is_slow_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def look_for_long(view: View, event: TagAdded) -> None:
+        time.sleep(0.3 if event.tag.startswith("slow") else 0)
+
+    async def guest(house: House) -> None:
+        await house.do(TAG, "work", "quick")
+        assert "seconds" not in caplog.text
+        for tag in ("slow", "slower"):
+            await house.do(TAG, "work", tag)
+        assert caplog.text.count("extension 'a' took 0.3 seconds") == 1
+
+    watch = on(TagAdded, look_for_long)
+    stay(tmp_path, {"a": Extension(watches=(watch,)), "b": Extension(watches=(on(TagAdded, print),))}, guest)
 
 
 def test_a_reaction_that_hangs_in_another_is_the_one_that_goes(
