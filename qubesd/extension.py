@@ -40,7 +40,11 @@ class Change(View, Protocol):
         """Nothing where the qube does not carry it."""
 
     def set_property(self, qube: str, name: str, value: Value) -> None:
-        """A property of the qube, by its rule; nothing where it has this very value of its own."""
+        """A property of the qube, by its rule; nothing where it has this very value of its own.
+
+        The value is of the property's type, or the text that ``admin.vm.property.Set`` takes; ``None`` stands
+        for no qube.
+        """
 
     def tell(self, event: WireEvent) -> None:
         """Publish an event of the extension's own class along with those of the change, about a qube that is

@@ -23,7 +23,7 @@ class AtWork:
         """Raises ``OSError``."""
         file = run_dir / "qubes/extension-at-work"
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             size = os.fstat(descriptor).st_size
             os.pwrite(descriptor, bytes(max(0, _SIZE - size)), size)  # there is room for what is noted

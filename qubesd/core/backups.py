@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ class Backups:
                 raise QubesError(content.trouble)
             for volume in content.volumes:
                 self._refuse_running(volume)
-        passphrase = await job.run(self._passphrase, job.processes, profile)
+        passphrase = await self._passphrase(job, profile)
         # As it is now, when the last thing that may take long has been done.
         system = described(self._keeper.system, contents)
         inside = await job.run(Writer().dump, system)
@@ -185,30 +185,19 @@ class Backups:
                 "shut the qube down first"
             )
 
-    def _passphrase(self, processes: Processes, profile: Profile) -> str:
+    async def _passphrase(self, job: Job, profile: Profile) -> str:
         """The passphrase, which a person may have to type in a qube first."""
         if profile.passphrase is not None:
             return profile.passphrase
         qube = self._keeper.system.qubes[str(profile.passphrase_vm)]
-        words = self._guests.words(qube, f"qubes.BackupPassphrase+{profile.name}")
-        with processes.running(words, DEVNULL, PIPE) as process:
-            assert process.popen.stdout is not None
-            untrusted_answer = b""
-            while len(untrusted_answer) <= 2 * LONGEST_PASSPHRASE:
-                untrusted_piece = os.read(process.popen.stdout.fileno(), LONGEST_PASSPHRASE)
-                if not untrusted_piece:
-                    break
-                untrusted_answer += untrusted_piece
-            processes.check()
-            process.popen.stdout.close()
-            process.finish()
-        return _answered(untrusted_answer, qube.name)
+        words = self._guests.about_to_run(qube, f"qubes.BackupPassphrase+{profile.name}")
+        return _answered(await job.run(_answer, job.processes, words), qube.name)
 
     def _destination(self, processes: Processes, profile: Profile) -> AbstractContextManager[int]:
         if profile.destination_vm == DOM0:
             return to_file(profile.destination_path, self._notes, processes)
         qube = self._keeper.system.qubes[profile.destination_vm]
-        words = self._guests.words(qube, "qubes.Backup")
+        words = self._guests.about_to_run(qube, "qubes.Backup")
         return to_service(words, profile.destination_path, processes)
 
     def _new_id(self) -> str:
@@ -237,6 +226,22 @@ class Backups:
             await self._keeper.durable()
         except StoreError as error:
             raise StoreError(f"the backup is complete, but its time cannot be noted: {error}") from error
+
+
+def _answer(processes: Processes, words: Sequence[str]) -> bytes:
+    """What the program writes, as far as it can be a passphrase."""
+    with processes.running(words, DEVNULL, PIPE) as process:
+        assert process.popen.stdout is not None
+        untrusted_answer = b""
+        while len(untrusted_answer) <= 2 * LONGEST_PASSPHRASE:
+            untrusted_piece = os.read(process.popen.stdout.fileno(), LONGEST_PASSPHRASE)
+            if not untrusted_piece:
+                break
+            untrusted_answer += untrusted_piece
+        processes.check()
+        process.popen.stdout.close()
+        process.finish()
+    return untrusted_answer
 
 
 def _answered(untrusted_answer: bytes, qube: str) -> str:

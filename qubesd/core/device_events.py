@@ -99,6 +99,29 @@ class DeviceRemoved(DeviceEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class DomainQdbChange(WireEvent):
+    """The guest wrote another list of its devices into its database, below ``path``."""
+
+    kind = "domain-qdb-change"
+    subject: str
+    devclass: str
+
+    @property
+    def path(self) -> str:
+        return f"/qubes-{self.devclass}-devices"
+
+    @property
+    def wire_name(self) -> str:
+        return f"{self.kind}:{self.path}"
+
+    def keys(self) -> Keys:
+        return (("path", self.path),)
+
+    def reads(self) -> tuple[Read, ...]:
+        return (Read(f"admin.vm.device.{self.devclass}.Available", "", self.subject),)
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceListChange(WireEvent):
     """The devices that the subject exposes are others now."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from qubesd.core import held
-from qubesd.core.device_events import DeviceAdded, DeviceListChange, DeviceRemoved
+from qubesd.core.device_events import DeviceAdded, DeviceListChange, DeviceRemoved, DomainQdbChange
 from qubesd.core.devices import Devices
 from qubesd.core.exposure import ANNOUNCED
 from qubesd.core.handing_out import HandingOut
@@ -161,6 +161,7 @@ class DeviceLists:
         if not self._is_followed(known) or (now == before and not lost):
             return
         if now != before:
+            self._keeper.bus.publish(DomainQdbChange(name, devclass))
             self._keeper.bus.publish(DeviceListChange(name, devclass))
         await asyncio.gather(*(self._devices.lose(holding) for holding in lost))
         if not self._is_followed(known):

@@ -9,6 +9,7 @@ refused is refused.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 LIMIT = 2.0
 """Seconds that one handler may take."""
+_SLOW = 0.2
+"""Seconds after which it is told, once, that an extension takes its time."""
 _DEEPEST = 8
 """Reactions to what reactions did."""
 
@@ -57,6 +60,7 @@ class Extensions:
         self._reactions: tuple[_Handler, ...] = ()
         self._out: set[str] = set()
         self._failed_before: set[str] = set()
+        self._slow_before: set[str] = set()
         self._depth = 0
         keeper.judge = self.judge
         keeper.react = self.react
@@ -158,8 +162,15 @@ class Extensions:
     def _within(self, name: str, call: Callable[[], T]) -> T:
         """What one of this extension's handlers says, in its time. Raises ``Overdue`` and whatever it
         raises."""
-        with self._at_work.on(name):
-            return within(self._limit, call)
+        begun = time.monotonic()
+        try:
+            with self._at_work.on(name):
+                return within(self._limit, call)
+        finally:
+            took = time.monotonic() - begun
+            if took > _SLOW and name not in self._slow_before:
+                self._slow_before.add(name)
+                _log.warning("extension %r took %.1f seconds, for which every call had to wait", name, took)
 
     def _note(self, name: str, where: str, error: BaseException) -> None:
         """The first failure of an extension is told with where it was."""

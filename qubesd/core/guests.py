@@ -13,6 +13,7 @@ import signal
 from collections.abc import Iterable
 
 from qubesd.core.keeper import Keeper
+from qubesd.core.power_events import DomainCmdPreRun
 from qubesd.errors import NotSupported, QubesError
 from qubesd.model import features
 from qubesd.model.state import Qube
@@ -38,9 +39,9 @@ class Guests:
 
         Raises:
             NotSupported: the configuration names no program.
-            QubesError: it cannot be run, fails or does not end in time.
+            QubesError: an extension refuses it, or it cannot be run, fails or does not end in time.
         """
-        words = self.words(qube, service)
+        words = self.about_to_run(qube, service)
         where = f"service {service!r} in qube {qube.name!r}"
         nothing = asyncio.subprocess.DEVNULL
         try:
@@ -67,14 +68,16 @@ class Guests:
         if process.returncode:
             raise QubesError(f"{where} failed with status {process.returncode}")
 
-    def words(self, qube: Qube, service: str) -> list[str]:
-        """The program with its arguments that runs the service as root in the qube.
+    def about_to_run(self, qube: Qube, service: str) -> list[str]:
+        """Tell of it, for the program with its arguments that runs the service as root in the qube.
 
         Raises:
             NotSupported: the configuration names no program.
+            QubesError: an extension refuses it.
         """
         if not self._words:
             raise NotSupported("services in guests cannot be called: 'guest_service' is not configured")
+        self._keeper.bus.publish(DomainCmdPreRun(qube.name))
         return [word.replace("{service}", service).replace("{qube}", qube.name) for word in self._words]
 
     async def tell(self, qubes: Iterable[Qube], service: str) -> None:

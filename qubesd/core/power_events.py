@@ -90,6 +90,17 @@ class DomainQdbCreate(DomainEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class DomainCmdPreRun(DomainEvent):
+    """A service is about to be run in the guest, for which no GUI has to come up."""
+
+    kind = "domain-cmd-pre-run"
+    ahead = True
+
+    def keys(self) -> Keys:
+        return (("start_guid", "False"),)
+
+
+@dataclass(frozen=True, slots=True)
 class NetDomainConnect(DomainEvent):
     """The running qube ``client`` was joined to its new netvm, which is the subject."""
 

@@ -8,10 +8,12 @@ from qubesd.core.draft import Draft
 from qubesd.core.features import drop_feature, put_feature
 from qubesd.core.settings import put_property
 from qubesd.core.tags import drop_tag, put_tag
-from qubesd.errors import NoSuchQube
+from qubesd.errors import BadPropertyValue, NoSuchQube
 from qubesd.events import Read, WireEvent
 from qubesd.model import features
 from qubesd.model.names import check_feature_name, check_feature_value, check_tag
+from qubesd.model.properties import find
+from qubesd.model.property import Property
 from qubesd.model.state import Qube, System, Value
 from qubesd.model.view import Host, Running
 
@@ -63,9 +65,10 @@ class Reaction:
         drop_tag(self._draft, qube, tag)
 
     def set_property(self, qube: str, name: str, value: Value) -> None:
-        own = self._find(qube).properties
-        if name not in own or own[name] != value:
-            put_property(self._draft, qube, name, value)
+        owner = self._find(qube)
+        typed = _typed(find(owner, name), value)
+        if name not in owner.properties or owner.properties[name] != typed:
+            put_property(self._draft, qube, name, typed)
 
     def tell(self, event: WireEvent) -> None:
         _check_event(event)
@@ -80,6 +83,16 @@ class Reaction:
         return found
 
 
+def _typed(line: Property, value: Value) -> Value:
+    """What the API makes of the value's text, so that nothing is kept that it would not take. Raises
+    ``BadValue``."""
+    if value is None:
+        if line.type != "vm":
+            raise BadPropertyValue(f"property {line.name!r} cannot be none")
+        return None
+    return line.coarse(str(value).encode())
+
+
 def _check_event(event: WireEvent) -> None:
     """Before the change is made, for nothing is taken back when it is told.
 
@@ -91,8 +104,8 @@ def _check_event(event: WireEvent) -> None:
         raise TypeError(f"expected a WireEvent, found {event!r}")
     if type(event).__module__ in _OURS or event.ahead:
         raise ValueError(f"{type(event).__name__} is for the daemon to tell, when it is so")
-    if not isinstance(event.wire_name, str):
-        raise TypeError(f"the name of {event!r} is no text")
+    if not isinstance(event.wire_name, str) or not event.wire_name:
+        raise TypeError(f"{event!r} has no name")
     told = event.keys()
     for key, value in told:
         if not isinstance(key, str) or not isinstance(value, str) or not key:

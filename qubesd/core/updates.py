@@ -34,18 +34,22 @@ class Updates:
             await self._note(self._keeper.current(qube), are_available)
 
     async def _note(self, qube: Qube, are_available: bool) -> None:
-        chain = templates(self._keeper.system, qube)
-        about = next((each for each in chain if self._is_updateable(each)), None)
+        about = self._spoken_of(qube)
         if about is None:
             return
         if about is not qube:
             if not are_available or await self._is_outdated(qube):
                 return
-            about = self._keeper.current(about)
-            if self._keeper.running(about.name).state != "Halted":
+            about = self._spoken_of(self._keeper.current(qube))  # it may be another template's by now
+            if about is None or self._keeper.running(about.name).state != "Halted":
                 return
         self._put(about, are_available)
         await self._keeper.durable()
+
+    def _spoken_of(self, qube: Qube) -> Qube | None:
+        """What its updates are those of: the qube, or the nearest template; ``None`` where nothing is."""
+        chain = templates(self._keeper.system, qube)
+        return next((each for each in chain if self._is_updateable(each)), None)
 
     def _put(self, qube: Qube, are_available: bool) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%S")

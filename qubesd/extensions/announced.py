@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import date
 
 from qubesd.core.guest_events import FeaturesRequest, TemplatePostinstall
+from qubesd.errors import QubeNotHalted
 from qubesd.extension import Change, Extension, on
 from qubesd.model.state import Klass, Qube
 
@@ -50,18 +52,19 @@ def _take(change: Change, event: FeaturesRequest) -> None:
             change.set_feature(qube.name, name, _FLAGS[asked[name]])
     if asked.get("anon-timezone") == "1":
         change.set_feature(qube.name, "anon-timezone", "1")
+    if asked.get("os") == "Windows" and asked.get("qrexec") == "1":
+        _set_up_windows(change, qube)  # before 'qrexec', with which memory could move
     for name in _FIRST_TIME:
         if name not in qube.features and asked.get(name) in _FLAGS:
             change.set_feature(qube.name, name, _FLAGS[asked[name]])
-    if asked.get("os") == "Windows" and asked.get("qrexec") == "1":
-        _set_up_windows(change, qube)
     if change.system.qubes[qube.name].features.get("qrexec") and not qube.features.get("qrexec"):
         change.tell(TemplatePostinstall(qube.name))
 
 
 def _set_up_windows(change: Change, qube: Qube) -> None:
     change.set_feature(qube.name, "rpc-clipboard", "1")
-    change.set_property(qube.name, "maxmem", 0)
+    with suppress(QubeNotHalted):  # somebody had it balance its memory; it does until they think again
+        change.set_property(qube.name, "maxmem", 0)
     change.set_property(qube.name, "qrexec_timeout", 6000)
     for name, value in _WINDOWS.items():
         if name not in qube.features:

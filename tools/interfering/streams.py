@@ -13,7 +13,7 @@ PATIENCE = 60.0
 
 _ENDED = b"(the stream ended)"
 _CHUNK = 1 << 16
-_BESIDE = ("device-added:", "device-removed:", "device-list-change:")
+_BESIDE = ("device-added:", "device-removed:", "device-list-change:", "domain-qdb-change:")
 """Devices are looked for beside the calls, so that how soon their news come is up to the clock."""
 
 

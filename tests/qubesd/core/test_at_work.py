@@ -59,3 +59,13 @@ def test_a_file_that_is_cut_off_has_room_again(tmp_path: Path) -> None:
     at_work = AtWork(tmp_path)
     with at_work.on("x"):
         assert AtWork(tmp_path).take() == "x"
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("kept")
+    (tmp_path / "qubes").mkdir()
+    (tmp_path / "qubes/extension-at-work").symlink_to(other)
+    with pytest.raises(OSError, match="symbolic links"):
+        AtWork(tmp_path)
+    assert other.read_text() == "kept"

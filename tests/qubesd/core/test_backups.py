@@ -199,6 +199,7 @@ def test_another_qube_gets_the_archive_from_a_service(tmp_path: Path) -> None:
         fill(vault.image("work"), 0)
         await vault.back_up(destination_vm="sys-net", destination_path='"/a\\r\\n path"')
         assert (tmp_path / "line").read_bytes() == b"/a path\n"
+        assert "sys-net domain-cmd-pre-run" in vault.house.names()
         files = unpacked(tmp_path / "sent", PASSPHRASE)
         assert same(files / f"vm{vault.house.qube('work').qid}/private.img", vault.image("work"))
 
@@ -212,6 +213,7 @@ def test_a_passphrase_from_a_qube_is_stripped(tmp_path: Path) -> None:
     async def save(vault: Vault) -> None:
         archive = await vault.back_up(passphrase_text=None, passphrase_vm="sys-net")
         unpacked(archive, "qubes.BackupPassphrase+p sys-net")
+        assert vault.house.names().count("sys-net domain-cmd-pre-run") == 1
 
     at(tmp_path, save, script(tmp_path, 'echo "  $1 $2  "'))
 

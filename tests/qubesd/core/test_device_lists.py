@@ -95,7 +95,7 @@ def rename(root: Path) -> None:
     announce(root, "sda", desc="Other (label)")
 
 
-LIST = "sys-net device-list-change:block"
+LIST = ["sys-net domain-qdb-change:/qubes-block-devices", "sys-net device-list-change:block"]
 LOST = ["work device-pre-detach:block", "work device-detach:block"]
 GIVEN = ["work device-pre-attach:block", "work device-attach:block"]
 
@@ -104,35 +104,39 @@ GIVEN = ["work device-pre-attach:block", "work device-attach:block"]
     ("assigned", "change", "told", "has"),
     [
         pytest.param("", lambda root: None, [], "sda", id="nothing-changed"),
-        pytest.param("", rename, [LIST], "sda", id="another-label"),
+        pytest.param("", rename, LIST, "sda", id="another-label"),
         pytest.param(
-            "", lambda root: announce(root, "sdb"), [LIST, "sys-net device-added:block"], "sda", id="one-more"
+            "",
+            lambda root: announce(root, "sdb"),
+            [*LIST, "sys-net device-added:block"],
+            "sda",
+            id="one-more",
         ),
         pytest.param(
             "sdb",
             lambda root: announce(root, "sdb"),
-            [LIST, "sys-net device-added:block", *GIVEN],
+            [*LIST, "sys-net device-added:block", *GIVEN],
             "sda sdb",
             id="one-more-that-is-assigned",
         ),
         pytest.param(
             "",
             lambda root: withdraw(root, "sda"),
-            [LIST, *LOST, "sys-net device-removed:block"],
+            [*LIST, *LOST, "sys-net device-removed:block"],
             "",
             id="gone-while-attached",
         ),
         pytest.param(
             "",
             replug,
-            [LIST, *LOST, "sys-net device-removed:block", "sys-net device-added:block"],
+            [*LIST, *LOST, "sys-net device-removed:block", "sys-net device-added:block"],
             "",
             id="another-device-at-the-port",
         ),
         pytest.param(
             "sda",
             replug,
-            [LIST, *LOST, "sys-net device-removed:block", "sys-net device-added:block", *GIVEN],
+            [*LIST, *LOST, "sys-net device-removed:block", "sys-net device-added:block", *GIVEN],
             "sda",
             id="another-device-at-a-port-that-is-assigned",
         ),

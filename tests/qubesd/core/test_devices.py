@@ -108,6 +108,7 @@ def test_a_disk_that_is_pulled_out_is_taken_from_the_qube(tmp_path: Path) -> Non
         pull_out(tmp_path, "sys-net", "sda")
         await house.core.device_lists.look(house.qube("sys-net"))
         assert house.names() == [
+            "sys-net domain-qdb-change:/qubes-block-devices",
             "sys-net device-list-change:block",
             "work device-pre-detach:block",
             "work device-detach:block",

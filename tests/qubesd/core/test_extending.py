@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -193,6 +195,67 @@ def test_a_reaction_that_fails_is_taken_back(
     stay(tmp_path, extensions, guest)
 
 
+def setting(name: str, value: Any) -> Extension:
+    def put(change: Change, event: FeatureSet) -> None:
+        change.set_property(event.subject, name, value)
+
+    return Extension(reactions=(on(FeatureSet, put),))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        pytest.param("debug", True, True, id="flag"),
+        pytest.param("debug", "False", False, id="text-of-a-flag"),
+        pytest.param("memory", "450", 450, id="text-of-a-number"),
+        pytest.param("vcpus", 3, 3, id="number"),
+        pytest.param("netvm", None, None, id="none"),
+        pytest.param("netvm", "sys-net", "sys-net", id="qube"),
+        pytest.param("ip", IPv4Address("10.9.0.7"), "10.9.0.7", id="address"),
+        pytest.param("mac", "00:16:3E:5E:6C:09", "00:16:3e:5e:6c:09", id="other-letters"),
+    ],
+)
+def test_a_property_gets_what_the_api_would_make_of_it(
+    name: str, value: Any, kept: Any, tmp_path: Path
+) -> None:
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.feature.Set", "work", "a", "1")
+        found = house.qube("work").properties[name]
+        assert (found, type(found)) == (kept, type(kept))
+
+    stay(tmp_path, {"sets": setting(name, value)}, guest)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("kernelopts", "a\0b", id="nul"),
+        pytest.param("kernelopts", "a\x01b", id="what-xml-cannot-hold"),
+        pytest.param("kernelopts", "\ud800", id="no-text"),
+        pytest.param("ip", "nowhere", id="no-address"),
+        pytest.param("debug", 2, id="no-flag"),
+        pytest.param("memory", None, id="no-number"),
+        pytest.param("memory", 2**80, id="far-too-big"),
+        pytest.param("memory", 4.5, id="fraction"),
+        pytest.param("netvm", ["sys-net"], id="list"),
+        pytest.param("label", None, id="no-label"),
+        pytest.param("uuid", "x", id="fixed"),
+        pytest.param("none-such", "x", id="unknown"),
+    ],
+)
+def test_a_value_that_the_api_would_not_take_is_the_failure_of_its_extension(
+    name: str, value: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def guest(house: House) -> None:
+        before = house.qube("work")
+        await house.do("admin.vm.feature.Set", "work", "a", "1")
+        await house.core.durable()
+        assert house.qube("work") == before.with_feature("a", "1")
+        assert "extension 'broken' failed in FeatureSet" in caplog.text
+
+    stay(tmp_path, {"broken": setting(name, value)}, guest)
+
+
 @dataclass(frozen=True, slots=True)
 class Dated(WireEvent):
     kind = "keepsake-dated"
@@ -216,6 +279,11 @@ class Ahead(Dated):
 @dataclass(frozen=True, slots=True)
 class Nameless(Dated):
     kind: ClassVar[Any] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Empty(Dated):
+    kind = ""
 
 
 def telling(event: Any) -> Any:
@@ -251,7 +319,8 @@ def test_an_event_of_its_own_is_told_with_the_change(tmp_path: Path) -> None:
         pytest.param(Dated("work", asked=None), id="broken"),
         pytest.param(Dated("none-such"), id="of-no-qube"),
         pytest.param(Ahead("work"), id="ahead"),
-        pytest.param(Nameless("work"), id="no-name"),
+        pytest.param(Nameless("work"), id="name-that-is-no-text"),
+        pytest.param(Empty("work"), id="no-name"),
         pytest.param("keepsake-dated", id="text"),
         pytest.param(QubeRemoved(None, "work"), id="what-is-not-so"),
         pytest.param(DomainStopped("work"), id="of-a-run"),
@@ -323,6 +392,21 @@ def test_who_hangs_is_broken_off_and_out_of_service(tmp_path: Path, caplog: pyte
             await house.answer("admin.vm.feature.Set", "work", "a", "1")
 
     stay(tmp_path, {"slow": extension}, guest, limit=0.5)
+
+
+def test_who_is_slow_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def look_for_long(view: View, event: TagAdded) -> None:
+        time.sleep(0.3 if event.tag.startswith("slow") else 0)
+
+    async def guest(house: House) -> None:
+        await house.do(TAG, "work", "quick")
+        assert "seconds" not in caplog.text
+        for tag in ("slow", "slower"):
+            await house.do(TAG, "work", tag)
+        assert caplog.text.count("extension 'a' took 0.3 seconds") == 1
+
+    watch = on(TagAdded, look_for_long)
+    stay(tmp_path, {"a": Extension(watches=(watch,)), "b": Extension(watches=(on(TagAdded, print),))}, guest)
 
 
 def test_a_reaction_that_hangs_in_another_is_the_one_that_goes(

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from qubesd.core.guests import Guests
-from qubesd.errors import NotSupported, QubesError
+from qubesd.core.power_events import DomainCmdPreRun
+from qubesd.errors import NotSupported, PermissionDenied, QubesError
+from qubesd.extension import Extension, on
+from qubesd.model.view import View
 from tests.qubesd.house import House, visit
 
 MIB = 1 << 20
@@ -46,6 +49,33 @@ def test_a_running_guest_is_told_that_its_volume_has_grown(tmp_path: Path) -> No
         assert notes.read_text().count("\n") == 1
 
     stay(tmp_path, guest, command)
+
+
+def test_it_is_told_before_and_can_be_refused(tmp_path: Path) -> None:
+    command, notes = program(tmp_path)
+
+    def refuse(view: View, event: DomainCmdPreRun) -> None:
+        if event.subject == "work":
+            raise PermissionDenied("not in there")
+
+    async def guest(house: House) -> None:
+        for name in ("work", "sys-net"):
+            await house.do("admin.vm.feature.Set", name, "qrexec", "1")
+            await house.do("admin.vm.Start", name)
+        house.told.clear()
+        for name in ("work", "sys-net"):
+            await house.do("admin.vm.Suspend", name)
+        assert house.names() == [
+            "work domain-pre-paused",
+            "work domain-paused",
+            "sys-net domain-cmd-pre-run",
+            "sys-net domain-pre-paused",
+            "sys-net domain-paused",
+        ]
+        assert notes.read_text() == "sys-net|root:qubes.SuspendPre dom0|\n"
+
+    extension = Extension(vetoes=(on(DomainCmdPreRun, refuse),))
+    visit(tmp_path, guest, extensions={"veto": extension}, guest_service=command)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qubesd.core.guest_database import GuestDatabase
 from tests.qubesd.house import House, visit
 
 REQUEST = "qubes.FeaturesRequest"
@@ -150,6 +155,85 @@ def test_who_has_no_database_asks_for_nothing(call: str, caller: str, error: str
         before = house.core.system
         assert await house.call(call, caller=caller) == error
         assert house.core.system is before
+
+    visit(tmp_path, guest)
+
+
+@pytest.mark.parametrize(
+    ("maxmem", "kept"),
+    [
+        pytest.param("", 0, id="its-memory-stands-still"),
+        pytest.param("800", 800, id="its-memory-was-set-to-move"),
+    ],
+)
+def test_a_windows_guest_asks_while_it_runs(maxmem: str, kept: int, tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        xen = replace(house.core.host, memory=16000, balances_memory=True)
+        house.core.hypervisor.host = lambda: xen  # type: ignore[method-assign]
+        await house.do("admin.vm.Create.StandaloneVM", payload="name=win label=red")
+        for name, value in (("virt_mode", "hvm"), *((("maxmem", maxmem),) if maxmem else ())):
+            await house.do("admin.vm.property.Set", "win", name, value)
+        await house.do("admin.vm.Start", "win")
+        for name in ("os", "qrexec"):
+            (asked(house, "win", "qubes-tools") / name).write_text({"os": "Windows", "qrexec": "1"}[name])
+        assert await house.call("qubes.NotifyTools", caller="win") == ""
+        found = house.qube("win")
+        assert found.features["os"] == "Windows"
+        assert found.features["stubdom-qrexec"] == "1"
+        assert (found.properties["maxmem"], found.properties["qrexec_timeout"]) == (kept, 6000)
+
+    visit(tmp_path, guest, furnished=False)
+
+
+class Slow(GuestDatabase):
+    """One that is read when the test says so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def names(self, key: str, most: int) -> list[str]:
+        self.begun.set()
+        assert self.go_on.wait(20)
+        return super().names(key, most)
+
+
+async def kill(house: House) -> None:
+    await house.do("admin.vm.Kill", "alone")
+
+
+async def put_another(house: House) -> None:
+    """By another qube of the name, whose guest asks for the same."""
+    await house.do("admin.vm.Kill", "alone")
+    await house.do("admin.vm.Remove", "alone")
+    await house.do("admin.vm.Create.StandaloneVM", payload="name=alone label=red")
+    await house.do("admin.vm.Start", "alone")
+    ask(house, "alone", {"supported-rpc.x": b"1"})
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "error"),
+    [
+        pytest.param(kill, "QubesVMNotRunningError", id="stopped"),
+        pytest.param(put_another, "QubesVMNotFoundError", id="replaced"),
+    ],
+)
+def test_what_is_read_of_a_qube_that_is_gone_by_then_does_not_count(
+    meanwhile: Callable[[House], Awaitable[None]], error: str, tmp_path: Path
+) -> None:
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.Create.StandaloneVM", payload="name=alone label=red")
+        await house.do("admin.vm.Start", "alone")
+        ask(house, "alone", {"supported-rpc.x": b"1"})
+        slow = Slow(tmp_path / "run/qubesdb/alone")
+        house.core.databases.of = lambda qube: slow  # type: ignore[method-assign]
+        asking = asyncio.create_task(house.call(REQUEST, caller="alone"))
+        await asyncio.to_thread(slow.begun.wait, 20)
+        del house.core.databases.of
+        await meanwhile(house)
+        slow.go_on.set()
+        assert await asking == error
+        assert dict(house.qube("alone").features) == {}
 
     visit(tmp_path, guest)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
 import pytest
 
+from qubesd.core.volumes import Facts
+from qubesd.model.state import VolumeConfig
 from tests.qubesd.house import House, visit
 
 NOTIFY = "qubes.NotifyUpdates"
@@ -57,6 +60,28 @@ def test_of_its_template_a_qube_says_only_what_is_likely(
         wanted = {"updates-available": "1", "last-updates-check": "T"} if believed else {}
         assert features(house, "debian-13") == wanted
         assert (house.core.system is before) is not believed
+
+    visit(tmp_path, guest)
+
+
+def test_only_the_template_that_the_qube_has_by_then_is_spoken_of(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        await house.do("admin.vm.Create.TemplateVM", payload="name=other label=black")
+        facts, begun, go_on = house.core.volumes.facts, asyncio.Event(), asyncio.Event()
+
+        async def slow(volume: VolumeConfig) -> Facts:
+            begun.set()
+            await go_on.wait()
+            return await facts(volume)
+
+        house.core.volumes.facts = slow  # type: ignore[method-assign]
+        asking = asyncio.create_task(house.call(NOTIFY, payload="1", caller="work"))
+        await begun.wait()
+        await house.do("admin.vm.property.Set", "work", "template", "other")
+        go_on.set()
+        assert await asking == ""
+        assert features(house, "debian-13") == {}
+        assert features(house, "other")["updates-available"] == "1"
 
     visit(tmp_path, guest)
 

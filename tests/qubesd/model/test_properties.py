@@ -363,7 +363,9 @@ def test_is_preload() -> None:
         ),
         pytest.param(world(), "sys-net", "provides_network", BadValue, id="netvm-in-use"),
         pytest.param(world(), "web-dvm", "template_for_dispvms", QubeInUse, id="disposable-template-in-use"),
-        pytest.param(world().up("work"), "work", "maxmem", QubeNotHalted, id="maxmem-running"),
+        pytest.param(
+            world().put("work", maxmem=500).up("work"), "work", "maxmem", QubeNotHalted, id="maxmem-running"
+        ),
     ],
 )
 def test_reset_refused(view: StillView, owner: str, property_: str, error: type[Exception]) -> None:

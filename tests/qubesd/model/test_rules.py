@@ -58,6 +58,11 @@ def test_set(owner: str | None, name: str, payload: bytes, value: Value) -> None
 RUNNING = world().up("work")
 
 
+def test_a_maxmem_that_stays_is_no_change_of_a_running_qube() -> None:
+    assert set_(world().put("work", maxmem=500).up("work"), "work", "maxmem", b"500") == 500
+    assert set_(RUNNING, "work", "maxmem", b"0") == 0  # nothing balances memory there
+
+
 @pytest.mark.parametrize(
     ("view", "owner", "name", "payload", "error"),
     [
