@@ -52,6 +52,14 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert call(daemon.socket, "admin.vm.List") == rows
         assert (var / "lib/qubes/qubes.xml").read_bytes() == store
         assert not (tmp_path / "etc/qubes/policy.d/30-new.policy").exists()
+        doctor = [sys.executable, "-m", "broker.daemon", "--root", tmp_path, "--doctor", "--json"]
+        done = subprocess.run(
+            beside(daemon, *doctor), cwd=ROOT, capture_output=True, check=False, timeout=PATIENCE
+        )
+        (room,) = [
+            one for one in json.loads(done.stdout) if one["about"] == "room" and one["level"] == "error"
+        ]
+        assert (done.returncode, room["do"]) == (1, "free some space: the next change may fail")
         held_back = len(audited(var))
         assert "the audit stands still: No space left on device; free some space" in errors(tmp_path)
         (var / "filler").unlink()
@@ -163,6 +171,36 @@ def test_volumes_on_a_full_disk(
 
 
 @needs_scrypt
+@pytest.mark.parametrize(
+    "full", [pytest.param(fill, id="no-block"), pytest.param(fill_with_files, id="no-file")]
+)
+def test_a_qube_that_runs_while_the_disk_becomes_full(tmp_path: Path, full: Callable[[Path], None]) -> None:
+    """It stops, what its guest wrote is there, and it starts again at the latest when there is room."""
+    with on_a_small_disk(tmp_path) as (daemon, var):
+        daemon.create("work", "other")
+        call(daemon.socket, "admin.vm.Start", "work")
+        images = var / "lib/qubes/appvms/work"
+        with (images / "private-dirty.img").open("r+b") as image:
+            image.write(NOISE[: 1 << 16])
+        filler = var / "filler"
+        full(filler)
+        assert call(daemon.socket, "admin.vm.Kill", "work") == b""
+        for qube in ("work", "other"):
+            started = answer(daemon.socket, "admin.vm.Start", qube)
+            if isinstance(started, Failure):
+                assert FULL in started.message
+                assert b"power_state=Halted" in call(daemon.socket, "admin.vm.CurrentState", qube)
+            else:
+                call(daemon.socket, "admin.vm.Kill", qube)
+        shutil.rmtree(filler) if filler.is_dir() else filler.unlink()
+        for qube in ("work", "other"):
+            call(daemon.socket, "admin.vm.Start", qube)
+            call(daemon.socket, "admin.vm.Kill", qube)
+        with (images / "private.img").open("rb") as image:
+            assert image.read(1 << 16) == NOISE[: 1 << 16]
+        assert not list(images.glob("*-dirty.img"))
+
+
 @pytest.mark.parametrize("left", [pytest.param(0, id="no-block"), pytest.param(1 << 18, id="few-blocks")])
 def test_a_backup_that_finds_no_room_for_a_piece(tmp_path: Path, left: int) -> None:
     """Where the archive goes there is enough."""
