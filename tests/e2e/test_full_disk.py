@@ -52,7 +52,15 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert call(daemon.socket, "admin.vm.List") == rows
         assert (var / "lib/qubes/qubes.xml").read_bytes() == store
         assert not (tmp_path / "etc/qubes/policy.d/30-new.policy").exists()
-        doctor = [sys.executable, "-m", "broker.daemon", "--root", tmp_path, "--doctor", "--json"]
+        doctor: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "broker.daemon",
+            "--root",
+            tmp_path,
+            "--doctor",
+            "--json",
+        ]
         done = subprocess.run(
             beside(daemon, *doctor), cwd=ROOT, capture_output=True, check=False, timeout=PATIENCE
         )
