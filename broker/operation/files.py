@@ -76,13 +76,17 @@ def holder(store: Path, own: Process | None, always: bool) -> Iterator[Finding]:
 
 def _holder(store: Path) -> int | None:
     """The process that has the file locked as a store is; ``None`` for nobody."""
-    with open(store, "rb") as file:
+    with open(store, "rb", opener=_at_once) as file:
         asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         kind, _, _, _, pid = _LOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, asked))
         was_replaced = not os.path.samestat(os.fstat(file.fileno()), store.stat())
     if was_replaced:
         return _holder(store)  # its holder has just written it
     return None if kind == fcntl.F_UNLCK else pid
+
+
+def _at_once(place: str, flags: int) -> int:
+    return os.open(place, flags | os.O_NONBLOCK)
 
 
 def clock(places: Iterable[Path]) -> Finding:

@@ -19,8 +19,9 @@ class Misread(Exception):
 
 
 def closed_parser() -> etree.XMLParser:
-    """One that resolves no entities but XML's own five and fetches nothing, with libxml2's limits on depth and
-    size left on. A text is whole whatever comments are in it. Document types are for the caller to refuse."""
+    """One that resolves no entities but XML's own five and fetches nothing, with libxml2's limits on depth
+    and size left on. A text is whole whatever comments are in it. A document type is for the
+    caller to refuse."""
     return etree.XMLParser(
         resolve_entities=False,
         no_network=True,

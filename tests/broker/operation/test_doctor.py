@@ -84,6 +84,12 @@ def held_by_another(config: Config) -> None:
     started.append(process)
 
 
+def no_file_for_a_store(config: Config) -> None:
+    """One that would be waited for."""
+    config.store.unlink()
+    os.mkfifo(config.store)
+
+
 def written_later(config: Config) -> None:
     later = time.time() + 86400
     os.utime(config.store, (later, later))
@@ -157,6 +163,7 @@ def closing_all() -> Iterator[None]:
             "chown root",
             id="store-owner",
         ),
+        pytest.param(no_file_for_a_store, "error", "store", "is no file", "move away", id="store-is-no-file"),
         pytest.param(held_by_another, "error", "store", "so that no daemon can start", "kill ", id="held"),
         pytest.param(written_later, "error", "clock", "qubes.xml was written at", "set it", id="clock"),
         pytest.param(remove_kernels, "warning", "kernels", "no kernel", "install", id="kernels"),
@@ -254,6 +261,7 @@ def test_an_ill_is_found(tmp_path: Path, ill: Ill, level: str, about: str, what:
 def test_a_sound_host_that_serves(tmp_path: Path) -> None:
     """The daemon runs, in another process; nobody is there to be asked."""
     with serving(tmp_path) as daemon:
+        daemon.create("before")  # what it says of its start is in the log then
         before = errors(tmp_path)
         command = [sys.executable, "-m", "broker.daemon", "--root", str(tmp_path), "--doctor", "--json"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
