@@ -25,6 +25,7 @@ from qubesd.core.power_events import DomainAppeared, DomainQdbCreate, DomainStop
 from qubesd.core.set_aside import SetAside
 from qubesd.core.time_zone import time_zone
 from qubesd.core.written import Written
+from qubesd.disk import why
 from qubesd.errors import QubeError
 from qubesd.events import PropertyEvent, QubeChanged, QubeRemoved, SystemChanged, SystemRestored
 from qubesd.model.state import Qube
@@ -115,10 +116,8 @@ class Databases:
             self._write_once(qube.name)
             self._write(qube)
         except OSError as error:
-            _log.error("the database of qube %r cannot be written: %s", qube.name, error)
-            raise QubeError(
-                f"the database of qube {qube.name!r} cannot be written; see the daemon's log"
-            ) from error
+            self._complain(qube.name, error)
+            raise QubeError(f"the database of qube {qube.name!r} cannot be written: {why(error)}") from error
 
     def _appear(self, name: str) -> None:
         """The qube runs, and it was not us who started it, or an earlier daemon did."""
@@ -133,7 +132,7 @@ class Databases:
                 self._write_once(name)
             self._write(qube)
         except OSError as error:
-            _log.error("the database of qube %r cannot be written: %s", name, error)
+            self._complain(name, error)
 
     def _turn_to(self, qube: Qube, left: Iterable[str]) -> None:
         xid = self._keeper.running(qube.name).xid
@@ -172,7 +171,8 @@ class Databases:
                 else:
                     self._write(qube)
             except OSError as error:
-                _log.error("the database of qube %r cannot be written: %s", name, error)
+                self._complain(name, error)
+                self._stale.add(name)  # until the next look
             self.refreshed(name)
 
     def _write(self, qube: Qube) -> None:
@@ -186,6 +186,9 @@ class Databases:
         base = base_entries.entries(self._keeper, qube, run.zone)
         # No extension hides what the core says; where two speak of the same key, the later one's counts.
         run.page.put(OWN, dict(_apart(qube.name, {**_joined(run.said), **base})))
+
+    def _complain(self, name: str, error: OSError) -> None:
+        _log.error("%s: the database of qube %r cannot be written: %s", self._folder, name, why(error))
 
     def _end(self, name: str) -> None:
         """The run is over, or the qube gone: nobody finds anything there any more."""

@@ -200,13 +200,54 @@ def test_a_qube_that_runs_while_the_disk_becomes_full(tmp_path: Path, full: Call
                 assert b"power_state=Halted" in call(daemon.socket, "admin.vm.CurrentState", qube)
             else:
                 call(daemon.socket, "admin.vm.Kill", qube)
-        shutil.rmtree(filler) if filler.is_dir() else filler.unlink()
+        emptied(filler)
         for qube in ("work", "other"):
             call(daemon.socket, "admin.vm.Start", qube)
             call(daemon.socket, "admin.vm.Kill", qube)
         with (images / "private.img").open("rb") as image:
             assert image.read(1 << 16) == NOISE[: 1 << 16]
         assert not list(images.glob("*-dirty.img"))
+
+
+def found(folder: Path, *words: str) -> bool:
+    return any(all(word in place.parts for word in words) for place in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "full", [pytest.param(fill, id="no-block"), pytest.param(fill_with_files, id="no-file")]
+)
+def test_guests_databases_on_a_full_disk(tmp_path: Path, full: Callable[[Path], None]) -> None:
+    """A qube that would begin without its own does not start; one that runs gets what it lacks later."""
+    with on_a_small_disk(tmp_path, "run/qubesdb") as (daemon, databases):
+        daemon.create("work", "other")
+        call(daemon.socket, "admin.vm.Start", "work")
+        full(databases / "filler")
+        refused = answer(daemon.socket, "admin.vm.Start", "other")
+        assert isinstance(refused, Failure)
+        assert FULL in refused.message
+        assert b"power_state=Halted" in call(daemon.socket, "admin.vm.CurrentState", "other")
+        assert call(daemon.socket, "admin.vm.feature.Set", "work", "service.first", b"1") == b""
+        assert f"the database of qube 'work' cannot be written: {FULL}" in errors(tmp_path)
+        emptied(databases / "filler")
+        assert not found(databases, "work", "first")
+        call(daemon.socket, "admin.vm.Start", "other")
+        assert found(databases, "work", "first")
+        call(daemon.socket, "admin.vm.Kill", "work")
+
+
+def test_the_services_of_the_host_on_a_full_disk(tmp_path: Path) -> None:
+    with on_a_small_disk(tmp_path, "run/qubes-service") as (daemon, services):
+        fill_with_files(services / "filler")
+        call(daemon.socket, "admin.vm.feature.Set", "dom0", "service.first", b"1")
+        assert f"service 'first' of dom0 is not shown: {FULL}" in errors(tmp_path)
+        emptied(services / "filler")
+        call(daemon.socket, "admin.vm.feature.Set", "dom0", "service.second", b"1")
+        assert sorted(place.name for place in services.iterdir()) == ["first", "second"]
+
+
+def emptied(filler: Path) -> None:
+    """There is room again."""
+    shutil.rmtree(filler) if filler.is_dir() else filler.unlink()
 
 
 @pytest.mark.parametrize("left", [pytest.param(0, id="no-block"), pytest.param(1 << 18, id="few-blocks")])
