@@ -102,7 +102,7 @@ class AuditLog:
         self._slice = days * DAY / _SLICES
         self._aside = PutAside(path, kept, days)
         self._aside.expire(time.time())
-        self._waiting = bytearray()
+        self._waiting = bytearray(_end_of_line(path))
         self._lost = 0
         self._file = _opened(path)
         self._size = os.fstat(self._file).st_size
@@ -211,10 +211,22 @@ class AuditLog:
         os.close(self._file)
         self._file = fresh
         self._size = 0
+        self._waiting = self._waiting.lstrip(b"\n")  # that was for the file before
         self._aside.pack()
         if self._slice:
             self._ends = time.time() + self._slice
             self._aside.expire(time.time())
+
+
+def _end_of_line(path: Path) -> bytes:
+    """What is missing at the end of a file whose writer was killed when the disk had no room for a whole
+    record, so that the next one has a line of its own."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return b"" if file.read(1) == b"\n" else b"\n"
+    except OSError:  # there is none, or nothing in it
+        return b""
 
 
 def _opened(path: Path) -> int:

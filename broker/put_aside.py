@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -29,6 +30,7 @@ class PutAside:
         self._path = path
         self._kept = kept
         self._days = days
+        self._aside = re.compile(rf"{re.escape(path.name)}\.([1-9][0-9]{{0,8}})(?:{re.escape(_PACKED)})?")
         self._packing: threading.Thread | None = None
         for left in path.parent.glob(f"{path.name}.*{_UNFINISHED}"):
             left.unlink()
@@ -52,14 +54,15 @@ class PutAside:
         self._packing.start()
 
     def expire(self, now: float) -> None:
-        """Remove those that are too old at this time, in seconds of the epoch. Raises ``OSError``."""
-        if not self._days:
-            return
-        for number in range(1, self._kept + 1):
-            for packed in ("", _PACKED):
-                file = self._numbered(number, packed)
-                if file.exists() and file.stat().st_mtime < now - self._days * DAY:
-                    file.unlink()
+        """Remove those that are too old at this time, in seconds of the epoch, and those that are too many,
+        which a configuration that kept more has left. Raises ``OSError``."""
+        for file in self._path.parent.iterdir():
+            found = self._aside.fullmatch(file.name)
+            if found is None:
+                continue
+            too_old = self._days and file.stat().st_mtime < now - self._days * DAY
+            if too_old or int(found[1]) > self._kept:
+                file.unlink()
 
     def wait(self) -> None:
         """Until nothing is being compressed."""

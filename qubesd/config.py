@@ -147,9 +147,8 @@ def load(root: Path | None = None, file: Path | None = None) -> Config:
     Raises:
         ConfigError: the file cannot be read, or something in it cannot be used.
     """
-    root = None if root is None else root.absolute()
-    defaults = Config() if root is None else rooted(root)
-    place = file or (DEFAULT_FILE if root is None else root / DEFAULT_FILE.relative_to("/"))
+    defaults = Config() if root is None else rooted(root.absolute())
+    place = place_of(root, file)
     try:
         text = place.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -159,6 +158,11 @@ def load(root: Path | None = None, file: Path | None = None) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{place}: cannot be read: {error}") from error
     return parse(text, place, defaults)
+
+
+def place_of(root: Path | None, file: Path | None) -> Path:
+    """The file that ``load`` reads."""
+    return file or (DEFAULT_FILE if root is None else root.absolute() / DEFAULT_FILE.relative_to("/"))
 
 
 def parse(text: str, place: Path, defaults: Config) -> Config:

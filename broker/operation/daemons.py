@@ -7,14 +7,15 @@ import json
 import socket
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from broker.client import CallError, NoReplyError
 from broker.deciding.status import STATUS
 from broker.internal import ask
+from broker.operation.files import holder
 from broker.operation.finding import Finding, error, ok, warning
+from broker.operation.process import Process, named
 from broker.sockets import answers, short_path
 from qubesd.config import Config
 from qubesd.disk import reason
@@ -26,19 +27,9 @@ _MOST = 16 * 1024 * 1024
 _CREDENTIALS = struct.Struct("3i")
 
 
-class Process(NamedTuple):
-    """Who listens on a socket."""
-
-    pid: int
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.name}, process {self.pid}"
-
-
 def daemons(config: Config) -> Iterator[Finding]:
     """qubesd, whoever decides on the calls between qubes, and the agent of dom0."""
-    own = _listener(config.run_dir / "qubesd.sock")
+    own, is_ours = _listener(config.run_dir / "qubesd.sock"), False
     if own is None:
         yield warning(
             "qubesd",
@@ -47,12 +38,14 @@ def daemons(config: Config) -> Iterator[Finding]:
         )
     else:
         yield ok("qubesd", f"{config.run_dir / 'qubesd.sock'}: {own}")
-        yield from _in_force(config.run_dir / "qubesd.internal.sock")
-        for place in (config.run_dir / "qubesd.misc.sock", config.user_socket):
+        is_ours = yield from _in_force(config.run_dir / "qubesd.internal.sock")
+        for place in (config.run_dir / "qubesd.misc.sock", config.user_socket, config.metrics_socket):
             yield _served(place)
+    yield from holder(config.store, own, always=is_ours)
     yield from _in_front(config, own)
     for name in ("qubesd.sock", "qubesd.internal.sock", "qubesd.misc.sock", "qubes/policy.sock"):
-        yield from _too_open(config.run_dir / name)
+        yield from _too_open(config.run_dir / name, "everybody may call as dom0")
+    yield from _too_open(config.metrics_socket, "everybody may read the figures")
     yield from _agent(config)
 
 
@@ -62,7 +55,7 @@ def _served(place: Path) -> Finding:
     return error("socket", f"{place}: nobody answers", "systemctl restart qubesd.service")
 
 
-def _too_open(place: Path) -> Iterator[Finding]:
+def _too_open(place: Path, what: str) -> Iterator[Finding]:
     """A socket of dom0's that is there and lets in others than root and its group."""
     try:
         mode = place.stat().st_mode
@@ -71,22 +64,22 @@ def _too_open(place: Path) -> Iterator[Finding]:
     if mode & stat.S_IRWXO:
         yield error(
             "socket",
-            f"{place}: everybody may call as dom0",
+            f"{place}: {what}",
             f"chmod o= {place}, and find out who has changed it",
         )
 
 
-def _in_force(place: Path) -> Iterator[Finding]:
-    """What the daemon that runs says of the policy it decides by."""
+def _in_force(place: Path) -> Generator[Finding, None, bool]:
+    """What the daemon that runs says of the policy it decides by; whether it is one of ours that says so."""
     try:
         status = json.loads(asyncio.run(ask(place, STATUS, PATIENCE, _MOST)))
     except OSError as problem:
         yield error("in force", f"{place}: {reason(problem)}", "run this as root, or restart the daemon")
-        return
+        return False
     except (CallError, NoReplyError, ValueError) as problem:
         # A stock qubesd has no such call.
         yield warning("in force", f"{place}: {problem}", "qubes-policy status")
-        return
+        return False
     if not status["in_force"]:
         yield error(
             "in force", "no policy: every judged call is denied", "qubes-policy check tells what is wrong"
@@ -101,6 +94,7 @@ def _in_force(place: Path) -> Iterator[Finding]:
             f"{unwatched}: cannot be watched, and is looked at every second",
             "raise fs.inotify.max_user_watches, or let the daemon read this place",
         )
+    return True
 
 
 def _in_front(config: Config, own: Process | None) -> Iterator[Finding]:
@@ -149,9 +143,4 @@ def _listener(place: Path) -> Process | None:
             )[0]
     except OSError:
         return None
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        words = [b"a program that cannot be seen"]
-    shown = [word.decode("ascii", "backslashreplace") for word in words if not word.startswith(b"-")]
-    return Process(pid, Path(shown[-1] if len(shown) == 1 else " ".join(shown[:2])).name or "a program")
+    return named(pid)

@@ -100,6 +100,9 @@ def _room(folder: Path) -> Finding:
 
 def store(config: Config) -> tuple[Finding, Outcome | None]:
     """How the daemon would take the store, and what is in it where it would."""
+    if config.store.exists() and not config.store.is_file():
+        what = f"{config.store}: is no file"
+        return error("store", what, "move away what is there, and restore it from a backup"), None
     try:
         outcome = check(config.store.read_bytes(), str(config.store))
     except FileNotFoundError:
@@ -108,10 +111,8 @@ def store(config: Config) -> tuple[Finding, Outcome | None]:
             None,
         )
     except OSError as problem:
-        return (
-            error("store", f"{config.store}: cannot be read: {reason(problem)}", "run this as root"),
-            None,
-        )
+        do = "run this as root" if isinstance(problem, PermissionError) else "see the log of the kernel"
+        return error("store", f"{config.store}: cannot be read: {reason(problem)}", do), None
     except StoreError as problem:
         return (
             error("store", str(problem), f"mend it, or go back to {config.store}.previous"),

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from broker.operation import daemons, disks, machine, policies
+from broker.operation import daemons, disks, files, machine, policies
 from broker.operation.finding import Finding, Level, error, ok
 from broker.saying import plain
-from qubesd.config import Config, ConfigError, load
+from qubesd.config import Config, ConfigError, load, place_of
 
 WELL, ILL = 0, 1
 """Exit statuses: no error was found, though there may be warnings; and one was."""
@@ -39,10 +39,12 @@ def findings(root: Path | None, file: Path | None) -> Iterator[Finding]:
         yield error("config", str(problem), "mend it: see qubesd.toml(5); then run this again")
         return
     yield ok("config", f"visibility {config.visibility}, on_error {config.on_error}")
+    yield from files.files(config, place_of(root, file))
     yield from _of(config)
 
 
 def _of(config: Config) -> Iterator[Finding]:
+    yield files.clock((config.store, config.audit_log))
     yield from machine.account(config)
     yield from disks.folders(config)
     yield from disks.room(config)

@@ -26,6 +26,7 @@ from qubesd.core.power_events import DomainAppeared, DomainQdbCreate, DomainStop
 from qubesd.core.set_aside import SetAside
 from qubesd.core.time_zone import time_zone
 from qubesd.core.written import Written
+from qubesd.disk import why
 from qubesd.errors import QubeError
 from qubesd.events import PropertyEvent, QubeChanged, QubeRemoved, SystemChanged, SystemRestored
 from qubesd.model.state import Qube
@@ -119,10 +120,8 @@ class Databases:
             self._write_once(qube.name)
             self._write(qube)
         except OSError as error:
-            _log.error("the database of qube %r cannot be written: %s", qube.name, error)
-            raise QubeError(
-                f"the database of qube {qube.name!r} cannot be written; see the daemon's log"
-            ) from error
+            self._complain(qube.name, error)
+            raise QubeError(f"the database of qube {qube.name!r} cannot be written: {why(error)}") from error
 
     def _appear(self, name: str) -> None:
         """The qube runs, and it was not us who started it, or an earlier daemon did."""
@@ -137,7 +136,7 @@ class Databases:
                 self._write_once(name)
             self._write(qube)
         except OSError as error:
-            _log.error("the database of qube %r cannot be written: %s", name, error)
+            self._complain(name, error)
 
     def _turn_to(self, qube: Qube, left: Iterable[str]) -> None:
         xid = self._keeper.running(qube.name).xid
@@ -176,7 +175,8 @@ class Databases:
                 else:
                     self._write(qube)
             except OSError as error:
-                _log.error("the database of qube %r cannot be written: %s", name, error)
+                self._complain(name, error)
+                self._stale.add(name)  # until the next look
             self.refreshed(name)
 
     def _write(self, qube: Qube) -> None:
@@ -195,6 +195,9 @@ class Databases:
             _tell_of(qube.name, left_out)
             run.left_out = left_out
         run.page.put(OWN, apart)
+
+    def _complain(self, name: str, error: OSError) -> None:
+        _log.error("%s: the database of qube %r cannot be written: %s", self._folder, name, why(error))
 
     def _end(self, name: str) -> None:
         """The run is over, or the qube gone: nobody finds anything there any more."""

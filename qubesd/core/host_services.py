@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from qubesd.core.keeper import Keeper
+from qubesd.disk import why
 from qubesd.events import QubeChanged, SystemRestored
 from qubesd.model.names import is_feature_name
 from qubesd.model.state import DOM0
@@ -14,6 +15,8 @@ from qubesd.model.state import DOM0
 _log = logging.getLogger(__name__)
 
 _FEATURE = "service."
+_UNKNOWN = "\0"
+"""In the place of a feature's value: its file is as it was before, and is looked at with the next change."""
 
 
 class HostServices:
@@ -42,10 +45,11 @@ class HostServices:
         }
         before, self._known = self._known, now
         for service in before.keys() | now.keys():
-            if before.get(service) != now.get(service):
-                self._show(service, bool(now.get(service)))
+            if before.get(service) != now.get(service) and not self._show(service, bool(now.get(service))):
+                self._known[service] = _UNKNOWN
 
-    def _show(self, service: str, on: bool) -> None:
+    def _show(self, service: str, on: bool) -> bool:
+        """Whether the file is as it should be now."""
         place = self._folder / service
         try:
             if on:
@@ -54,4 +58,6 @@ class HostServices:
             else:
                 place.unlink(missing_ok=True)
         except OSError as error:
-            _log.error("service %r of dom0: %s", service, error)
+            _log.error("%s: service %r of dom0 is not shown: %s", self._folder, service, why(error))
+            return False
+        return True

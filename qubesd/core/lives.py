@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from qubesd.core import uplinks
@@ -169,7 +170,7 @@ class Lives:
         """
         if not run.stop_pending:
             return
-        run.stop_pending = False
+        run.stop_pending, run.asked = False, None
         try:
             self._keeper.bus.publish(DomainStopped(run.name))
             self._show(run)
@@ -282,7 +283,7 @@ class Lives:
             self._announce(run)
         self._show(run)
         if run.stop_pending:
-            self.behind(self._settle_later(run))
+            (run.asked or copy_context()).run(self.behind, self._settle_later(run))
         elif from_outside:
             self.tell_new_run(name)
             self._keeper.bus.publish(DomainAppeared(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 
 from qubesd.core.databases import Databases
 from qubesd.core.devices import Devices
@@ -163,6 +164,7 @@ class Power:
                 self._keeper.bus.publish(DomainPreShutdown(run.name, force))
                 if not force:
                     self._check_unused(run.name)
+                run.asked = copy_context()
                 if run.domain.state in (DomainState.RUNNING, DomainState.STOPPING):
                     await self._ask_to_stop(run)
                 elif force:
@@ -192,6 +194,7 @@ class Power:
                 raise QubeError(f"a running qube has {name!r} as its guivm; stop it first or use force")
 
     async def _kill(self, run: Run) -> None:
+        run.asked = copy_context()
         await self.lives.take_down(run)
         async with run.lock:
             await self.lives.settle(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 
 from qubesd.model.view import Running
@@ -45,6 +46,8 @@ class Run:
     stop_pending: bool = False
     halted: asyncio.Event = field(default_factory=_held)
     """Set while no domain is announced and no stop is pending."""
+    asked: Context | None = None
+    """The context of whoever asked last for its end: what follows from that is part of their call."""
     _expected: list[tuple[DomainState, asyncio.Future[None]]] = field(default_factory=list)
 
     def announce(self) -> None:

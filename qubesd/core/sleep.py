@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 
+from qubesd.core import folders
 from qubesd.core.keeper import Keeper
 from qubesd.core.power import Power
 from qubesd.core.preloading import Preloading
@@ -72,19 +73,13 @@ class Sleep:
     def _remember(self) -> frozenset[str]:
         """Who sleeps already. A list that is there is of a beginning that failed half-way: those that it
         suspended are none that slept before."""
-        try:
-            if not self._list.exists():
-                names = sorted(qube.name for qube in self._now(_ASLEEP))
-                self._list.write_text("".join(f"{name}\n" for name in names), encoding="ascii")
-            return self._remembered()
-        except OSError as error:
-            raise QubesError(f"{self._list}: cannot be written: {error.strerror}") from error
+        if not self._list.exists():
+            names = sorted(qube.name for qube in self._now(_ASLEEP))
+            folders.write(self._list, "".join(f"{name}\n" for name in names).encode("ascii"))
+        return self._remembered()
 
     def _remembered(self) -> frozenset[str]:
-        try:
-            return frozenset(self._list.read_text(encoding="ascii").split())
-        except FileNotFoundError:
-            return frozenset()
+        return frozenset((folders.read(self._list) or b"").decode("ascii").split())
 
 
 async def _all(verb: Callable[[Qube], Awaitable[None]], qubes: Iterable[Qube], done: str) -> None:

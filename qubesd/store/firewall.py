@@ -9,6 +9,7 @@ from lxml import etree
 
 from qubesd.errors import BadValue, QubeError
 from qubesd.model.firewall import Rule, make
+from qubesd.store.elements import Misread, children, closed_parser, named_texts, parts
 
 _MOST = 4 << 20
 """Bytes; no client can set as many rules."""
@@ -20,14 +21,18 @@ def load(data: bytes, where: str) -> list[Rule]:
     try:
         if len(data) > _MOST:
             raise BadValue("too long")
-        parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
-        root = etree.fromstring(data, parser)
+        root = etree.fromstring(data, closed_parser())
+        if root.getroottree().docinfo.internalDTD is not None:
+            raise BadValue("a document type is not accepted")
         version = root.get("version", "1")
         if version == "2":
-            return [_rule(element) for element in root.iterfind("rules/rule")]
+            return [_rule(element) for element in children(parts(root, "rules").get("rules"), "rule")]
         if version == "1":
             return list(_old_rules(root))
         raise BadValue(f"version {version[:16]!r} is not known")
+    except Misread as error:
+        what = f"line {error.line}: {error}"
+        raise QubeError(f"{where}: no firewall rules can be read: {what}; mend or remove it") from error
     except (etree.XMLSyntaxError, BadValue, ValueError) as error:
         raise QubeError(f"{where}: no firewall rules can be read: {error}; mend or remove it") from error
 
@@ -44,7 +49,8 @@ def dump(rules: Iterable[Rule]) -> bytes:
 
 
 def _rule(element: etree._Element) -> Rule:
-    values = {str(found.get("name")): found.text or "" for found in element.iterfind("properties/property")}
+    """What is not understood of a rule might narrow it, so nothing is passed over."""
+    values = named_texts(parts(element, "properties").get("properties"), "property")
     known = {("dst" if name == "dsthost" else name): value for name, value in values.items()}
     unknown = known.keys() - set(Rule.__dataclass_fields__)
     if unknown:
@@ -70,14 +76,13 @@ def _stored(rule: Rule) -> Mapping[str, str]:
 
 
 def _old_rules(root: etree._Element) -> Iterator[Rule]:
-    """The rules of the format before version 2."""
-    for name, special in (("dns", {"specialtarget": "dns"}), ("icmp", {"proto": "icmp"})):
-        if root.get(name) in _OPPOSITE:
-            yield make({"action": "accept" if root.get(name) == "allow" else "drop", **special})
-    policy = root.get("policy", "allow")
+    """The rules of the format before version 2; what it does not say of dns and icmp is as the policy."""
+    policy = root.get("policy", "")
     action = _OPPOSITE.get(policy)
     if action is None:
         raise BadValue(f"policy {policy[:16]!r} is not known")
+    for name, special in (("dns", {"specialtarget": "dns"}), ("icmp", {"proto": "icmp"})):
+        yield make({"action": "accept" if root.get(name, policy) == "allow" else "drop", **special})
     for element in root:
         if isinstance(element.tag, str):
             yield _old_rule(element, action)

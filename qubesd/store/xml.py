@@ -1,8 +1,4 @@
-"""``qubes.xml`` as bytes: ``load`` makes a system of them, ``dump`` makes them of a system.
-
-The parser is closed: no document type, no entities but XML's own five, nothing fetched, libxml2's limits on
-depth and size left on.
-"""
+"""``qubes.xml`` as bytes: ``load`` makes a system of them, ``dump`` makes them of a system."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ from lxml import etree
 
 from qubesd.errors import StoreError
 from qubesd.model.state import System
+from qubesd.store.elements import closed_parser
 from qubesd.store.migration import settle
 from qubesd.store.reading import read_system
 from qubesd.store.writing import Writer
@@ -42,17 +39,8 @@ def load(data: bytes, where: str = "qubes.xml") -> System:
 
 
 def _parse(data: bytes, where: str) -> etree._Element:
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
     try:
-        root = etree.fromstring(data, parser, base_url=where)
+        root = etree.fromstring(data, closed_parser(), base_url=where)
     except etree.XMLSyntaxError as error:
         line, column = error.position
         what = (error.msg or "document is empty").partition(", line ")[0].lower()

@@ -127,6 +127,32 @@ def test_a_file_that_cannot_be_compressed_stays_as_it_is(
     assert "stays as it is" in caplog.text
 
 
+def test_more_than_are_kept_now_go(tmp_path: Path) -> None:
+    """The configuration kept more before; what is no log of ours is left alone."""
+    others = ("audit.7.gz.bak", "audit.x.gz", "audit.0", "other.9.gz")
+    for name in (*others, "audit.1.gz", "audit.2.gz", "audit.3.gz", "audit.4", "audit.12.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"")
+    AuditLog(tmp_path / "audit", 1_000_000, 2).close()
+    assert {one.name for one in tmp_path.iterdir()} == {"audit", "audit.1.gz", "audit.2.gz", *others}
+
+
+@pytest.mark.parametrize("most", [pytest.param(1_000_000, id="same-file"), pytest.param(300, id="next-file")])
+def test_half_a_record_spoils_no_other(tmp_path: Path, most: int) -> None:
+    """A daemon was killed on a full disk in the middle of one."""
+    whole = RECORD.line()
+    (tmp_path / "audit").write_text(whole + whole[:50], encoding="ascii")
+    for number in (2, 3):
+        audit = AuditLog(tmp_path / "audit", most, 2)
+        audit.write(RECORD._replace(id=number))
+        audit.close()
+    lines: list[str] = []
+    for path in sorted(tmp_path.iterdir(), reverse=True):
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines += content.decode("ascii").splitlines()
+    lines.remove(whole[:50])
+    assert sorted(json.loads(line)["id"] for line in lines) == [1, 2, 3]
+
+
 def test_a_new_daemon_goes_on_with_the_file(tmp_path: Path) -> None:
     for number in (1, 2):
         audit = AuditLog(tmp_path / "audit", 1_000_000, 2)

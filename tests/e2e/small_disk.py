@@ -24,15 +24,16 @@ Tree = dict[str, tuple[int, list[tuple[int, bytes]]]]
 
 
 @contextmanager
-def on_a_small_disk(root: Path) -> Iterator[tuple[Daemon, Path]]:
-    """A daemon, and the folder in which it keeps everything but its configuration and its policy.
+def on_a_small_disk(root: Path, folder: str = "var") -> Iterator[tuple[Daemon, Path]]:
+    """A daemon, and the folder that is on the small disk: the one in which it keeps everything but its
+    configuration and its policy, or another below its root.
 
     The file system is there for the daemon alone and goes with it; others see it through the daemon's root.
     """
     lay_out(root, "")
-    (root / "var").mkdir()
+    (root / folder).mkdir(parents=True, exist_ok=True)
     alone = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    command = [*alone, "sh", "-c", MOUNT, "sh", SIZE, str(root / "var")]
+    command = [*alone, "sh", "-c", MOUNT, "sh", SIZE, str(root / folder)]
     if shutil.which("unshare") is None or subprocess.run([*command, "true"], check=False).returncode:
         pytest.skip("this user may mount nothing, not even alone")
     with (root / "errors").open("ab") as log:
@@ -44,7 +45,7 @@ def on_a_small_disk(root: Path) -> Iterator[tuple[Daemon, Path]]:
         )
     try:
         wait_until_served(root, process)
-        yield Daemon(root, process), Path(f"/proc/{process.pid}/root{root}/var")
+        yield Daemon(root, process), Path(f"/proc/{process.pid}/root{root}/{folder}")
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     finally:

@@ -52,6 +52,22 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert call(daemon.socket, "admin.vm.List") == rows
         assert (var / "lib/qubes/qubes.xml").read_bytes() == store
         assert not (tmp_path / "etc/qubes/policy.d/30-new.policy").exists()
+        doctor: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "broker.daemon",
+            "--root",
+            tmp_path,
+            "--doctor",
+            "--json",
+        ]
+        done = subprocess.run(
+            beside(daemon, *doctor), cwd=ROOT, capture_output=True, check=False, timeout=PATIENCE
+        )
+        (room,) = [
+            one for one in json.loads(done.stdout) if one["about"] == "room" and one["level"] == "error"
+        ]
+        assert (done.returncode, room["do"]) == (1, "free some space: the next change may fail")
         held_back = len(audited(var))
         assert "the audit stands still: No space left on device; free some space" in errors(tmp_path)
         (var / "filler").unlink()
@@ -163,6 +179,77 @@ def test_volumes_on_a_full_disk(
 
 
 @needs_scrypt
+@pytest.mark.parametrize(
+    "full", [pytest.param(fill, id="no-block"), pytest.param(fill_with_files, id="no-file")]
+)
+def test_a_qube_that_runs_while_the_disk_becomes_full(tmp_path: Path, full: Callable[[Path], None]) -> None:
+    """It stops, what its guest wrote is there, and it starts again at the latest when there is room."""
+    with on_a_small_disk(tmp_path) as (daemon, var):
+        daemon.create("work", "other")
+        call(daemon.socket, "admin.vm.Start", "work")
+        images = var / "lib/qubes/appvms/work"
+        with (images / "private-dirty.img").open("r+b") as image:
+            image.write(NOISE[: 1 << 16])
+        filler = var / "filler"
+        full(filler)
+        assert call(daemon.socket, "admin.vm.Kill", "work") == b""
+        for qube in ("work", "other"):
+            started = answer(daemon.socket, "admin.vm.Start", qube)
+            if isinstance(started, Failure):
+                assert FULL in started.message
+                assert b"power_state=Halted" in call(daemon.socket, "admin.vm.CurrentState", qube)
+            else:
+                call(daemon.socket, "admin.vm.Kill", qube)
+        emptied(filler)
+        for qube in ("work", "other"):
+            call(daemon.socket, "admin.vm.Start", qube)
+            call(daemon.socket, "admin.vm.Kill", qube)
+        with (images / "private.img").open("rb") as image:
+            assert image.read(1 << 16) == NOISE[: 1 << 16]
+        assert not list(images.glob("*-dirty.img"))
+
+
+def found(folder: Path, *words: str) -> bool:
+    return any(all(word in place.parts for word in words) for place in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "full", [pytest.param(fill, id="no-block"), pytest.param(fill_with_files, id="no-file")]
+)
+def test_guests_databases_on_a_full_disk(tmp_path: Path, full: Callable[[Path], None]) -> None:
+    """A qube that would begin without its own does not start; one that runs gets what it lacks later."""
+    with on_a_small_disk(tmp_path, "run/qubesdb") as (daemon, databases):
+        daemon.create("work", "other")
+        call(daemon.socket, "admin.vm.Start", "work")
+        full(databases / "filler")
+        refused = answer(daemon.socket, "admin.vm.Start", "other")
+        assert isinstance(refused, Failure)
+        assert FULL in refused.message
+        assert b"power_state=Halted" in call(daemon.socket, "admin.vm.CurrentState", "other")
+        assert call(daemon.socket, "admin.vm.feature.Set", "work", "service.first", b"1") == b""
+        assert f"the database of qube 'work' cannot be written: {FULL}" in errors(tmp_path)
+        emptied(databases / "filler")
+        assert not found(databases, "work", "first")
+        call(daemon.socket, "admin.vm.Start", "other")
+        assert found(databases, "work", "first")
+        call(daemon.socket, "admin.vm.Kill", "work")
+
+
+def test_the_services_of_the_host_on_a_full_disk(tmp_path: Path) -> None:
+    with on_a_small_disk(tmp_path, "run/qubes-service") as (daemon, services):
+        fill_with_files(services / "filler")
+        call(daemon.socket, "admin.vm.feature.Set", "dom0", "service.first", b"1")
+        assert f"service 'first' of dom0 is not shown: {FULL}" in errors(tmp_path)
+        emptied(services / "filler")
+        call(daemon.socket, "admin.vm.feature.Set", "dom0", "service.second", b"1")
+        assert sorted(place.name for place in services.iterdir()) == ["first", "second"]
+
+
+def emptied(filler: Path) -> None:
+    """There is room again."""
+    shutil.rmtree(filler) if filler.is_dir() else filler.unlink()
+
+
 @pytest.mark.parametrize("left", [pytest.param(0, id="no-block"), pytest.param(1 << 18, id="few-blocks")])
 def test_a_backup_that_finds_no_room_for_a_piece(tmp_path: Path, left: int) -> None:
     """Where the archive goes there is enough."""

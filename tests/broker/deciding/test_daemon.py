@@ -32,6 +32,7 @@ from tests.broker.alone_rig import (
     until_true,
     uuid,
 )
+from tests.broker.operation.strict_exposition import read_strictly
 from tests.broker.policy_rig import exchange
 
 POLICY = "my.Open * @tag:red vault allow\nmy.Ask * work vault ask\n"
@@ -72,6 +73,20 @@ def test_it_answers_with_what_a_stock_qubesd_tells(tmp_path: Path) -> None:
             await exchange(tmp_path / "etc/qubes-rpc/policy.EvalSimple", header, end=True)
             == b"result=allow\n"
         )
+
+    tell(tmp_path, story)
+
+
+def test_it_tells_what_it_does(tmp_path: Path) -> None:
+    async def story(daemon: Alone) -> None:
+        await daemon.ask(*OPEN)
+        scrape = b"GET /metrics HTTP/1.0\r\n\r\n"
+        answer = await exchange(tmp_path / "run/qubes/policy-metrics.sock", scrape, end=False)
+        head, _, document = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4")
+        figures = read_strictly(document.decode())
+        assert figures["qubesd_qrexec_answers_total", frozenset({("answer", "allow")})] == 1
+        assert figures["qubesd_policy_rules", frozenset()] == 2
 
     tell(tmp_path, story)
 

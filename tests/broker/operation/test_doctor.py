@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +19,11 @@ from broker.operation.doctor import findings
 from broker.operation.finding import Level
 from broker.root import furnish
 from broker.sockets import Access, bind, publish
+from broker.wire import Failure
 from qubesd.config import Config, rooted
 from qubesd.store.fresh import fresh_system
 from qubesd.store.xml import dump
-from tests.broker.rig import ROOT, errors, serving
+from tests.broker.rig import ROOT, answer, errors, serving
 from tests.qubesd.store.versions import STOCK_4_3
 
 Ill = Callable[[Config], None]
@@ -70,8 +73,33 @@ def in_the_way(config: Config) -> None:
     config.log_dir.write_text("")
 
 
+def held_by_another(config: Config) -> None:
+    """As by a daemon that does not answer any more."""
+    script = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, config.store], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    started.append(process)
+
+
+def no_file_for_a_store(config: Config) -> None:
+    """One that would be waited for."""
+    config.store.unlink()
+    os.mkfifo(config.store)
+
+
+def written_later(config: Config) -> None:
+    later = time.time() + 86400
+    os.utime(config.store, (later, later))
+
+
 left: list[socket.socket] = []
 """What has to be closed after a test."""
+
+started: list[subprocess.Popen[bytes]] = []
+"""What has to end after it."""
 
 
 @contextmanager
@@ -81,6 +109,8 @@ def closing_all() -> Iterator[None]:
     finally:
         while left:
             left.pop().close()
+        while started:
+            started.pop().communicate(b"\n", timeout=20)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +139,41 @@ def closing_all() -> Iterator[None]:
             "chmod o-w",
             id="mode",
         ),
+        pytest.param(
+            lambda config: config.store.chmod(0o666),
+            "error",
+            "files",
+            "may change it",
+            "chmod o-w",
+            id="store-mode",
+        ),
+        pytest.param(
+            lambda config: (config.policy_dir / "90-admin-default.policy").chmod(0o646),
+            "error",
+            "files",
+            "90-admin-default.policy: everybody",
+            "chmod o-w",
+            id="policy-mode",
+        ),
+        pytest.param(
+            lambda config: (config.policy_dir / "include").chmod(0o1777),
+            "error",
+            "files",
+            "include: everybody",
+            "chmod o-w",
+            id="policy-folder-mode",
+        ),
+        pytest.param(
+            lambda config: os.chown(config.store, 12345, 0),
+            "warning",
+            "files",
+            "belongs to user 12345",
+            "chown root",
+            id="store-owner",
+        ),
+        pytest.param(no_file_for_a_store, "error", "store", "is no file", "move away", id="store-is-no-file"),
+        pytest.param(held_by_another, "error", "store", "so that no daemon can start", "kill ", id="held"),
+        pytest.param(written_later, "error", "clock", "qubes.xml was written at", "set it", id="clock"),
         pytest.param(remove_kernels, "warning", "kernels", "no kernel", "install", id="kernels"),
         pytest.param(
             lambda config: config.store.unlink(), "error", "store", "not there", "backup", id="no-store"
@@ -204,6 +269,7 @@ def test_an_ill_is_found(tmp_path: Path, ill: Ill, level: str, about: str, what:
 def test_a_sound_host_that_serves(tmp_path: Path) -> None:
     """The daemon runs, in another process; nobody is there to be asked."""
     with serving(tmp_path) as daemon:
+        daemon.create("before")  # what it says of its start is in the log then
         before = errors(tmp_path)
         command = [sys.executable, "-m", "broker.daemon", "--root", str(tmp_path), "--doctor", "--json"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
@@ -229,6 +295,38 @@ def test_a_sound_host_that_serves(tmp_path: Path) -> None:
     assert str(daemon.process.pid) in served["qubesd"]
     assert served["in front"].endswith("qubesd itself")
     assert "rules" in served["in force"]
+
+
+def test_a_store_that_was_replaced(tmp_path: Path) -> None:
+    """By an editor, say: the daemon that runs refuses every change from then on."""
+    with serving(tmp_path) as daemon:
+        store = rooted(tmp_path).store
+        daemon.create("before")
+        assert [one for one in findings(tmp_path, None) if "was replaced" in one.what] == []
+        copy = store.with_name("copy")
+        copy.write_bytes(store.read_bytes())
+        copy.rename(store)
+        (found,) = [one for one in findings(tmp_path, None) if "was replaced" in one.what]
+        assert (found.level, found.about) == (Level.ERROR, "store")
+        assert f"process {daemon.process.pid}" in found.what
+        refused = answer(daemon.socket, "admin.vm.tag.Set", "before", "x")
+        assert isinstance(refused, Failure)
+
+
+@pytest.mark.parametrize(
+    ("flaw", "level", "what"),
+    [
+        pytest.param(lambda place: place.unlink(), "error", "metrics.sock: nobody answers", id="gone"),
+        pytest.param(lambda place: place.chmod(0o666), "error", "everybody may read the figures", id="open"),
+    ],
+)
+def test_the_figures_are_looked_after(
+    tmp_path: Path, flaw: Callable[[Path], None], level: str, what: str
+) -> None:
+    with serving(tmp_path):
+        flaw(rooted(tmp_path).metrics_socket)
+        (found,) = [one for one in findings(tmp_path, None) if "metrics.sock" in one.what and one.do]
+    assert (found.level, what in found.what) == (level, True)
 
 
 def test_what_is_shown_to_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

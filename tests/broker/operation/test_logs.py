@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.call_id import CALL, begin
+from broker.client import call
 from broker.logs import JsonLines, TextLines
 from broker.wire import Failure
 from qubesd.errors import QubesError
@@ -85,6 +86,24 @@ def test_libvirt_is_asked_in_the_context_of_the_call(number: int, caplog: pytest
     assert f"qubesd: WARNING: call {number}: hypervisor: " in caplog.text
 
 
+@pytest.mark.parametrize("verb", ["Kill", "Shutdown"])
+def test_what_follows_from_news_that_a_call_waits_for_has_its_number(tmp_path: Path, verb: str) -> None:
+    """The hypervisor tells that the domain is gone, and a volume cannot be committed."""
+    with serving(tmp_path, "", 'log_format = "json"') as daemon:
+        daemon.create("work")
+        call(daemon.socket, "admin.vm.Start", "work")
+        working = tmp_path / "var/lib/qubes/appvms/work/private-dirty.img"
+        working.unlink()
+        working.mkdir()
+        call(daemon.socket, f"admin.vm.{verb}", "work")
+        while b"power_state=Halted" not in call(daemon.socket, "admin.vm.CurrentState", "work"):
+            pass
+        audit = [json.loads(line) for line in daemon.audit().splitlines()]
+    (number,) = [one["call"] for one in audit if one["service"] == f"admin.vm.{verb}"]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in errors(tmp_path).splitlines()]
+    assert [line["call"] for line in lines if "private" in line["message"]][:1] == [number]
+
+
 def test_the_log_and_the_audit_have_the_same_number_and_the_caller_has_another(tmp_path: Path) -> None:
     policy = "admin.vm.tag.Set * alice alice allow target=dom0\n"
     with serving(tmp_path, policy, 'log_format = "json"') as daemon:
@@ -100,9 +119,9 @@ def test_the_log_and_the_audit_have_the_same_number_and_the_caller_has_another(t
     assert "changed by someone else" in failed.message
     assert isinstance(refused, Failure)
     assert "2" in refused.message
-    (call,) = [one for one in audit if one["service"] == "admin.vm.tag.Set"]
+    (made,) = [one for one in audit if one["service"] == "admin.vm.tag.Set"]
     lines: list[dict[str, Any]] = [json.loads(line) for line in errors(tmp_path).splitlines()]
-    assert [line["call"] for line in lines if "was not saved" in line["message"]] == [call["call"]]
-    assert call["id"] == 1
+    assert [line["call"] for line in lines if "was not saved" in line["message"]] == [made["call"]]
+    assert made["id"] == 1
     assert [one["call"] for one in audit] == sorted({one["call"] for one in audit})
     assert {line["call"] for line in lines if "ready" in line["message"]} == {None}

@@ -16,18 +16,50 @@ from broker.client import call, connect, received
 from broker.operation.exposition import BOUNDS, Family, Histogram, Sample, counter, gauge, text
 from broker.operation.metrics import Collector
 from broker.operation.tally import OTHER, Tally
+from tests.broker.operation.strict_exposition import read_strictly
 from tests.broker.rig import Daemon, answer, exchange, listening, serving
 
 Figures = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def read(document: str) -> Figures:
-    """By the parser of Prometheus' own library, which is not used to write them."""
-    return {
+    """By the parser of Prometheus' own library, which is not used to write them; and strictly."""
+    figures = {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(document)
         for sample in family.samples
     }
+    assert len(read_strictly(document)) == len(figures)
+    return figures
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param("# HELP x X.\n# TYPE x gauge\nx 1", id="no-last-line-end"),
+        pytest.param("# TYPE x gauge\nx 1\n", id="no-help"),
+        pytest.param("# HELP x X.\n# TYPE x meter\nx 1\n", id="kind"),
+        pytest.param("# HELP x X.\n# TYPE x gauge\ny 1\n", id="another-name"),
+        pytest.param("# HELP x X.\n# TYPE x gauge\nx 1\nx 2\n", id="twice"),
+        pytest.param("# HELP x X.\n# TYPE x counter\nx 1\n", id="counter"),
+        pytest.param("# HELP x_total X.\n# TYPE x_total counter\nx_total -1\n", id="below-nothing"),
+        pytest.param('# HELP x X.\n# TYPE x gauge\nx{a="\\z"} 1\n', id="escape"),
+        pytest.param('# HELP x X.\n# TYPE x gauge\nx{a="1",a="2"} 1\n', id="label-twice"),
+        pytest.param("# HELP x X.\n# TYPE x gauge\nx True\n", id="no-number"),
+        pytest.param(
+            '# HELP x X.\n# TYPE x histogram\nx_bucket{le="1"} 1\nx_sum 1\nx_count 1\n', id="no-end"
+        ),
+        pytest.param(
+            "# HELP x X.\n# TYPE x histogram\n"
+            'x_bucket{le="1"} 2\nx_bucket{le="+Inf"} 1\nx_sum 1\nx_count 1\n',
+            id="not-with-those-before",
+        ),
+        pytest.param("# HELP x X.\n# TYPE x gauge\n# HELP x X.\n# TYPE x gauge\n", id="two-groups"),
+    ],
+)
+def test_what_is_not_as_the_format_demands(document: str) -> None:
+    with pytest.raises(AssertionError):
+        read_strictly(document)
 
 
 def figure(figures: Figures, name: str, **labels: str) -> float:

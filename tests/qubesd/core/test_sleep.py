@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,32 @@ def test_who_was_awake_is_awake_again(tmp_path: Path) -> None:
         assert house.names() == ["work domain-pre-unpaused", "work domain-unpaused"]
         assert states(house) == {"work": "Running", "sys-net": "Paused", "web-dvm": "Halted"}
         assert not listed.exists()
+
+    visit(tmp_path, guest)
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Files can be made, and nothing written into them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_who_slept_before_sleeps_on_after_a_beginning_without_room(tmp_path: Path) -> None:
+    async def guest(house: House) -> None:
+        for name in ("work", "sys-net"):
+            await house.do("admin.vm.Start", name)
+        await house.do("admin.vm.Pause", "sys-net")
+        with no_room(), pytest.raises(QubesError, match=r"previously-paused\.list: .* and try again"):
+            await house.core.sleep.begin()
+        assert states(house) == {"work": "Running", "sys-net": "Paused", "web-dvm": "Halted"}
+        await house.core.sleep.begin()
+        await house.core.sleep.end()
+        assert states(house) == {"work": "Running", "sys-net": "Paused", "web-dvm": "Halted"}
 
     visit(tmp_path, guest)
 

@@ -35,19 +35,54 @@ def test_the_old_format() -> None:
     ]
 
 
+def test_what_the_old_format_does_not_say_is_as_its_policy() -> None:
+    for policy, action in (("allow", "accept"), ("deny", "drop")):
+        found = [line(rule) for rule in load(f"<firewall policy='{policy}'/>".encode(), "here")]
+        assert found[:2] == [f"action={action} specialtarget=dns", f"action={action} proto=icmp"]
+        assert found[2:] == ["action=accept"] * (policy == "allow")
+
+
+def test_a_comment_in_a_value_does_not_cut_it() -> None:
+    (rule,) = load(
+        of_properties(b"<property name='dsthost'>192.0.2.<!-- of the office -->1</property>"), "here"
+    )
+    assert rule.dst == "192.0.2.1/32"
+
+
+def of_properties(more: bytes, beside: bytes = b"") -> bytes:
+    """A file with one rule that accepts."""
+    action = b"<property name='action'>accept</property>"
+    rule = b"<rule><properties>" + action + more + b"</properties>" + beside + b"</rule>"
+    return b"<firewall version='2'><rules>" + rule + b"</rules></firewall>"
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"",
+        b"<firewall/>",
+        of_properties(b"<property name='dsthost'>192.0.2.1</property>" * 2),
+        of_properties(b"<property name='dsthost'><b>192.0.2.1</b></property>"),
+        of_properties(b"<unless/>"),
+        of_properties(b"", b"<unless><property name='dsthost'>192.0.2.1</property></unless>"),
+        b"<!DOCTYPE a [<!ENTITY e '192.0.2.1'>]>" + of_properties(b"<property name='dsthost'>&e;</property>"),
         b"<firewall version='3'/>",
         b"<firewall version='2'><rules><rule/></rules></firewall>",
         b"<firewall version='2'><rules><rule><properties><property name='x'>1</property></properties></rule>"
         b"</rules></firewall>",
         b"<!DOCTYPE a [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><firewall version='2'><rules><rule>"
         b"<properties><property name='action'>&e;</property></properties></rule></rules></firewall>",
-        b"<firewall><rule address='1.2.3.4' netmask='x'/></firewall>",
+        b"<firewall policy='deny'><rule address='1.2.3.4' netmask='x'/></firewall>",
     ],
-    ids=["empty", "version", "no-action", "unknown", "entity", "mask"],
+    ids=[
+        *("empty", "no-policy", "property-twice", "element-in-value", "unknown-element", "unknown-part"),
+        "entity-in-value",
+        "version",
+        "no-action",
+        "unknown",
+        "entity",
+        "mask",
+    ],
 )
 def test_what_cannot_be_read_is_named(data: bytes) -> None:
     with pytest.raises(QubeError, match="here: no firewall rules can be read"):
