@@ -62,6 +62,8 @@ class Extensions:
         self._failed_before: set[str] = set()
         self._slow_before: set[str] = set()
         self._depth = 0
+        self._within_this = 0.0
+        """Seconds that handlers have taken within the one that is at work; they are not its own."""
         keeper.judge = self.judge
         keeper.react = self.react
         keeper.added = self.saved
@@ -162,12 +164,15 @@ class Extensions:
     def _within(self, name: str, call: Callable[[], T]) -> T:
         """What one of this extension's handlers says, in its time. Raises ``Overdue`` and whatever it
         raises."""
+        outside, self._within_this = self._within_this, 0.0
         begun = time.monotonic()
         try:
             with self._at_work.on(name):
                 return within(self._limit, call)
         finally:
-            took = time.monotonic() - begun
+            passed = time.monotonic() - begun
+            took = passed - self._within_this
+            self._within_this = outside + passed
             if took > _SLOW and name not in self._slow_before:
                 self._slow_before.add(name)
                 _log.warning("extension %r took %.1f seconds, for which every call had to wait", name, took)
