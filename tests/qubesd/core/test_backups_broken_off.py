@@ -172,7 +172,16 @@ def test_cancelled_at_any_time_nothing_is_left(
     at(tmp_path, save, script(tmp_path, STUCK.format(stuck or "none", tmp_path)))
 
 
-def test_cancelled_while_a_volume_is_copied_nothing_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("by_call", "error"),
+    [
+        pytest.param(True, BackupCancelled, id="by-a-call"),
+        pytest.param(False, asyncio.CancelledError, id="by-the-daemon"),
+    ],
+)
+def test_cancelled_while_a_volume_is_copied_nothing_is_left(
+    tmp_path: Path, by_call: bool, error: type[BaseException]
+) -> None:
     """It waits for who has the volume, and need not."""
 
     async def save(vault: Vault) -> None:
@@ -184,8 +193,11 @@ def test_cancelled_while_a_volume_is_copied_nothing_is_left(tmp_path: Path) -> N
             unfinished = vault.folder / ".archive.unfinished"
             await until(unfinished.exists)
             await until(lambda: b"qubes.xml" in unfinished.read_bytes() and children() == [])
-            await house.do("admin.backup.Cancel", argument="p")
-            with pytest.raises(BackupCancelled, match="nothing of it is left"):
+            if by_call:
+                await house.do("admin.backup.Cancel", argument="p")
+            else:
+                under_way.cancel()
+            with pytest.raises(error):
                 await under_way
         vault.check_nothing_is_left()
         await vault.back_up()
