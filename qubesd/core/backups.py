@@ -189,7 +189,7 @@ class Backups:
         """The passphrase, which a person may have to type in a qube first."""
         if profile.passphrase is not None:
             return profile.passphrase
-        qube = self._keeper.system.qubes[str(profile.passphrase_vm)]
+        qube = self._named(str(profile.passphrase_vm))
         words = self._guests.words(qube, f"qubes.BackupPassphrase+{profile.name}")
         with processes.running(words, DEVNULL, PIPE) as process:
             assert process.popen.stdout is not None
@@ -207,9 +207,16 @@ class Backups:
     def _destination(self, processes: Processes, profile: Profile) -> AbstractContextManager[int]:
         if profile.destination_vm == DOM0:
             return to_file(profile.destination_path, self._notes, processes)
-        qube = self._keeper.system.qubes[profile.destination_vm]
+        qube = self._named(profile.destination_vm)
         words = self._guests.words(qube, "qubes.Backup")
         return to_service(words, profile.destination_path, processes)
+
+    def _named(self, name: str) -> Qube:
+        """A qube of the profile, which was there when the backup began."""
+        qube = self._keeper.system.qubes.get(name)
+        if qube is None:
+            raise QubesError(f"qube {name!r} was removed meanwhile; mend the profile")
+        return qube
 
     def _new_id(self) -> str:
         """What no other backup is called: the time, of which each is used once."""
