@@ -23,6 +23,8 @@ _KEPT = 4096
 """Bytes of a program's complaints that are looked at: the last."""
 _MOST_WORDS = 200
 """Characters of them that are passed on."""
+_SAYS_NOTHING = "due to previous errors"
+"""The end of the line with which tar ends, whatever went wrong."""
 _LATE = 1.0
 """Seconds that are given to what a program has started, and does not belong to it any more, to end its
 complaints."""
@@ -69,9 +71,11 @@ class Process:
         pipe.close()
 
     def complaint(self) -> str:
-        """Its last line on standard error, fit to be shown, when it has ended; empty for none."""
+        """Its last line on standard error that says something, fit to be shown, when it has ended; empty for
+        none."""
         self._listener.join(_LATE)
-        untrusted_lines = self._untrusted_complaint.decode("ascii", "replace").strip().splitlines()
+        untrusted_text = self._untrusted_complaint.decode("ascii", "replace").strip()
+        untrusted_lines = [line for line in untrusted_text.splitlines() if not line.endswith(_SAYS_NOTHING)]
         line = untrusted_lines[-1] if untrusted_lines else ""
         return "".join(letter if " " <= letter <= "~" else "?" for letter in line)[:_MOST_WORDS]
 
