@@ -170,7 +170,7 @@ class Backups:
         """The last committed state, which stays the same inside."""
         pool = self._storage.pool(volume.pool)
         async with AsyncExitStack() as locked, AsyncExitStack() as exported:
-            await job.wait(locked.enter_async_context(self._storage.holding(volume)))
+            await job.wait(lambda: locked.enter_async_context(self._storage.holding(volume)))
             self._refuse_running(volume)
             image = await exported.enter_async_context(job.inside(pool.export(volume)))
             if pool.exports_apart and not is_direct(volume):
