@@ -93,6 +93,8 @@ def _place(path: str) -> Path:
         return named
     if not place.parent.is_dir():
         raise QubesError(f"{place.parent}: no such folder; make it, or mount what it is on")
+    if place.exists() and not place.is_file():
+        raise QubesError(f"{place}: is no file, such as a disk; name a file on what is mounted of it")
     return place
 
 

@@ -11,7 +11,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from tempfile import TemporaryFile
 from typing import IO
 
 from qubesd.disk import why
@@ -20,8 +19,15 @@ from qubesd.errors import BackupCancelled, QubesError
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": PATH}
 _PIECE = 1 << 18
+_KEPT = 4096
+"""Bytes of a program's complaints that are looked at: the last."""
 _MOST_WORDS = 200
-"""Characters of a program's complaint that are passed on."""
+"""Characters of them that are passed on."""
+_SAYS_NOTHING = "due to previous errors"
+"""The end of the line with which tar ends, whatever went wrong."""
+_LATE = 1.0
+"""Seconds that are given to what a program has started, and does not belong to it any more, to end its
+complaints."""
 
 Stream = int | IO[bytes]
 
@@ -30,26 +36,31 @@ Produce = Callable[[int], None]
 
 
 class Process:
-    """A program that runs, with what it complains of kept aside."""
+    """A program that runs. The last that it complains of is kept, in memory: a service in a qube may complain
+    without end."""
 
     def __init__(self, words: Sequence[str], stdin: Stream, stdout: Stream, pass_fds: Sequence[int]) -> None:
         self.name = os.path.basename(words[0])
-        self._complaint = TemporaryFile()  # noqa: SIM115
-        try:
-            self.popen = subprocess.Popen(
-                list(words),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=self._complaint,
-                pass_fds=pass_fds,
-                env=_ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-                bufsize=0,
-            )
-        except BaseException:
-            self._complaint.close()
-            raise
+        self._untrusted_complaint = b""
+        self.popen = subprocess.Popen(
+            list(words),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            pass_fds=pass_fds,
+            env=_ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+            bufsize=0,
+        )
+        self._listener = threading.Thread(target=self._listen, name="backup-complaints", daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self.popen.stderr is not None
+        with self.popen.stderr as stream:
+            while untrusted_piece := stream.read(_PIECE):
+                self._untrusted_complaint = (self._untrusted_complaint + untrusted_piece)[-_KEPT:]
 
     def tell(self, data: bytes) -> None:
         """Write this, which fits a pipe, to its standard input and close that."""
@@ -60,10 +71,11 @@ class Process:
         pipe.close()
 
     def complaint(self) -> str:
-        """Its last line on standard error, fit to be shown; empty for none."""
-        size = self._complaint.seek(0, os.SEEK_END)
-        self._complaint.seek(max(0, size - 4096))
-        untrusted_lines = self._complaint.read().decode("ascii", "replace").strip().splitlines()
+        """Its last line on standard error that says something, fit to be shown, when it has ended; empty for
+        none."""
+        self._listener.join(_LATE)
+        untrusted_text = self._untrusted_complaint.decode("ascii", "replace").strip()
+        untrusted_lines = [line for line in untrusted_text.splitlines() if not line.endswith(_SAYS_NOTHING)]
         line = untrusted_lines[-1] if untrusted_lines else ""
         return "".join(letter if " " <= letter <= "~" else "?" for letter in line)[:_MOST_WORDS]
 
@@ -87,7 +99,7 @@ class Process:
         for pipe in (self.popen.stdin, self.popen.stdout):
             if pipe is not None:
                 pipe.close()
-        self._complaint.close()
+        self._listener.join(_LATE)
 
 
 class Processes:

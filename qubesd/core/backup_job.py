@@ -56,10 +56,10 @@ class Job:
 
         return await self._run(checked)
 
-    async def wait(self, awaited: Coroutine[Any, Any, T]) -> T:
+    async def wait(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The outcome of something that waits for others, which is left where this is cancelled meanwhile."""
         self.processes.check()
-        waiting = self._waiting = asyncio.create_task(awaited)
+        waiting = self._waiting = asyncio.create_task(begin())
         try:
             return await waiting
         except asyncio.CancelledError:

@@ -170,7 +170,7 @@ class Backups:
         """The last committed state, which stays the same inside."""
         pool = self._storage.pool(volume.pool)
         async with AsyncExitStack() as locked, AsyncExitStack() as exported:
-            await job.wait(locked.enter_async_context(self._storage.holding(volume)))
+            await job.wait(lambda: locked.enter_async_context(self._storage.holding(volume)))
             self._refuse_running(volume)
             image = await exported.enter_async_context(job.inside(pool.export(volume)))
             if pool.exports_apart and not is_direct(volume):
@@ -189,16 +189,23 @@ class Backups:
         """The passphrase, which a person may have to type in a qube first."""
         if profile.passphrase is not None:
             return profile.passphrase
-        qube = self._keeper.system.qubes[str(profile.passphrase_vm)]
+        qube = self._named(str(profile.passphrase_vm))
         words = self._guests.about_to_run(qube, f"qubes.BackupPassphrase+{profile.name}")
         return _answered(await job.run(_answer, job.processes, words), qube.name)
 
     def _destination(self, processes: Processes, profile: Profile) -> AbstractContextManager[int]:
         if profile.destination_vm == DOM0:
             return to_file(profile.destination_path, self._notes, processes)
-        qube = self._keeper.system.qubes[profile.destination_vm]
+        qube = self._named(profile.destination_vm)
         words = self._guests.about_to_run(qube, "qubes.Backup")
         return to_service(words, profile.destination_path, processes)
+
+    def _named(self, name: str) -> Qube:
+        """A qube of the profile, which was there when the backup began."""
+        qube = self._keeper.system.qubes.get(name)
+        if qube is None:
+            raise QubesError(f"qube {name!r} was removed meanwhile; mend the profile")
+        return qube
 
     def _new_id(self) -> str:
         """What no other backup is called: the time, of which each is used once."""

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from broker.backup.program import main
 from qubesd.model.state import Klass, Qube
 from tests.broker.backup.forge import (
-    PASSPHRASE,
     SIZE,
     Member,
     good,
@@ -28,7 +23,7 @@ from tests.broker.backup.forge import (
     written,
 )
 from tests.broker.backup.homes import HOME, entry, home, link, with_home
-from tests.broker.rig import PATIENCE, ROOT, Daemon, serving
+from tests.broker.rig import Daemon, serving
 from tests.e2e.backup_rig import ask, phrase_in, program, restored
 from tests.qubesd.backup.by_hand import needs_scrypt
 
@@ -283,68 +278,6 @@ def test_who_restores_for_another_qube_gets_no_home(daemon: Daemon, phrase: Path
     assert "work: cannot be made" in done.stderr
     assert "dom0" not in done.stdout
     assert sorted(os.listdir(tmp_path)) == ["a"]
-
-
-def test_list_and_verify(phrase: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    others = [of_file(path, inner(path)) for path in ("strange/x", "vm3/d/x")]
-    archive = written(tmp_path / "a", [*with_home(ANN), *ADDED, *others])
-    for words, status, want in (
-        (["list"], 0, "private keepsake\n"),
-        (["list"], 0, "\ndom0                             AdminVM               4096  home of ann\n"),
-        (["list"], 0, "\nbesides: strange/x\nbesides: vm3/d/x\n"),
-        (["list", "--json"], 0, '"name": "work", "class": "StandaloneVM", "size": 1048576'),
-        (
-            ["list", "--json"],
-            0,
-            '{"name": "dom0", "class": "AdminVM", "size": 4096, "images": [], "added": []}',
-        ),
-        (["verify"], 0, "whole and authentic, 2 qubes and dom0's home"),
-        (["verify", "--json"], 0, '"qubes": ["dom0", "mail", "work"], "other": ["strange/x", "vm3/d/x"]'),
-    ):
-        with pytest.raises(SystemExit) as ended:
-            main([*words, "--passphrase-file", str(phrase), str(archive)])
-        assert ended.value.code == status
-        assert want in capsys.readouterr().out
-
-
-def test_a_home_is_verified_as_it_would_be_restored(
-    phrase: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    archive = written(tmp_path / "a", with_home(home(entry("/etc/passwd"))))
-    with pytest.raises(SystemExit) as ended:
-        main(["verify", "--passphrase-file", str(phrase), str(archive)])
-    assert ended.value.code == 1
-    assert "'/etc/passwd' is no path of a home" in capsys.readouterr().err
-
-
-def test_a_passphrase_is_asked_for_on_the_terminal(tmp_path: Path) -> None:
-    """And not shown there."""
-    archive = written(tmp_path / "a", good())
-    master, slave = os.openpty()
-    shown: list[bytes] = []
-
-    def look() -> None:
-        try:
-            while piece := os.read(master, 4096):
-                shown.append(piece)
-                if b"Passphrase" in piece:
-                    os.write(master, f"{PASSPHRASE}\n".encode())
-        except OSError:
-            return
-
-    terminal = threading.Thread(target=look)
-    terminal.start()
-    words = [sys.executable, "-m", "broker.backup.program", "verify", str(archive)]
-    done = subprocess.run(
-        words, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, start_new_session=True, check=False
-    )
-    os.close(slave)
-    terminal.join(PATIENCE)
-    os.close(master)
-    said = b"".join(shown)
-    assert done.returncode == 0, said
-    assert b"whole and authentic" in said
-    assert PASSPHRASE.encode() not in said
 
 
 def test_devices_come_back(daemon: Daemon, phrase: Path, tmp_path: Path) -> None:

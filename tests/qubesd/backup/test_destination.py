@@ -54,6 +54,17 @@ def test_it_can_be_cancelled_until_it_takes_its_place(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a", "notes"]
 
 
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    """A disk would not be written to, but its name taken."""
+    os.mkfifo(tmp_path / "a")
+    with (
+        pytest.raises(QubesError, match="is no file, such as a disk"),
+        to_file(str(tmp_path / "a"), Notes(tmp_path / "notes"), Processes()),
+    ):
+        pass
+    assert (tmp_path / "a").is_fifo()
+
+
 def test_a_folder_gets_a_file_named_for_the_time(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -12,6 +12,7 @@ import pytest
 
 from qubesd.backup.home import home_in_group, used, write_home
 from qubesd.backup.processes import Processes
+from qubesd.errors import QubesError
 
 
 def test_a_home_comes_back_with_its_links(tmp_path: Path) -> None:
@@ -30,6 +31,14 @@ def test_a_home_comes_back_with_its_links(tmp_path: Path) -> None:
     assert (there / "h").samefile(there / ".config/x")
     assert os.listdir(back) == ["dom0-home"]
     assert 0 < used(home) < 1 << 20
+
+
+def test_a_home_that_goes_away_is_told_by_its_name(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "stream").open("wb") as out,
+        pytest.raises(QubesError, match=r"tar failed: .*ann.*No such"),
+    ):
+        write_home(tmp_path / "ann", out.fileno(), Processes())
 
 
 def test_what_cannot_be_looked_at_does_not_count(tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def test_what_a_service_in_a_qube_does_wrong(
         pytest.param({"passphrase_text": None}, QubesError, "'passphrase_vm' is needed", id="no-passphrase"),
         pytest.param({"destination_path": "archive"}, QubesError, "absolute path", id="relative"),
         pytest.param({"destination_path": "/nowhere/archive"}, QubesError, "no such folder", id="no-folder"),
+        pytest.param(
+            {"destination_path": "/dev/null"}, QubesError, "is no file, such as a disk", id="device"
+        ),
         pytest.param({"destination_vm": "sys-net"}, NotSupported, "guest_service", id="no-service"),
         pytest.param({"compression": "pigz"}, QubesError, "not installed", id="no-program"),
     ],
@@ -109,6 +112,25 @@ def test_a_folder_that_is_in_the_way_of_what_is_put_aside(tmp_path: Path) -> Non
             await vault.back_up(destination_vm="sys-net")
 
     at(tmp_path, save, script(tmp_path, "cat > /dev/null"))
+
+
+def test_where_it_was_to_go_is_removed_meanwhile(tmp_path: Path) -> None:
+    """Somebody takes time to type the passphrase."""
+
+    async def save(vault: Vault) -> None:
+        house, asked = vault.house, tmp_path / "asked"
+        await house.do("admin.vm.Create.AppVM", argument="debian-13", payload="name=usb label=red")
+        vault.profile(passphrase_text=None, passphrase_vm="sys-net", destination_vm="usb")
+        under_way = asyncio.create_task(house.answer("admin.backup.Execute", argument="p"))
+        await until(asked.exists)
+        await house.do("admin.vm.Remove", "usb")
+        asked.unlink()
+        with pytest.raises(QubesError, match="qube 'usb' was removed meanwhile"):
+            await under_way
+        vault.check_nothing_is_left()
+
+    wait = f"touch {tmp_path}/asked; while [ -e {tmp_path}/asked ]; do sleep 0.01; done; echo {PASSPHRASE}"
+    at(tmp_path, save, script(tmp_path, wait))
 
 
 def test_a_missing_image_is_told_and_nothing_is_left(tmp_path: Path) -> None:
@@ -172,7 +194,16 @@ def test_cancelled_at_any_time_nothing_is_left(
     at(tmp_path, save, script(tmp_path, STUCK.format(stuck or "none", tmp_path)))
 
 
-def test_cancelled_while_a_volume_is_copied_nothing_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("by_call", "error"),
+    [
+        pytest.param(True, BackupCancelled, id="by-a-call"),
+        pytest.param(False, asyncio.CancelledError, id="by-the-daemon"),
+    ],
+)
+def test_cancelled_while_a_volume_is_copied_nothing_is_left(
+    tmp_path: Path, by_call: bool, error: type[BaseException]
+) -> None:
     """It waits for who has the volume, and need not."""
 
     async def save(vault: Vault) -> None:
@@ -184,8 +215,11 @@ def test_cancelled_while_a_volume_is_copied_nothing_is_left(tmp_path: Path) -> N
             unfinished = vault.folder / ".archive.unfinished"
             await until(unfinished.exists)
             await until(lambda: b"qubes.xml" in unfinished.read_bytes() and children() == [])
-            await house.do("admin.backup.Cancel", argument="p")
-            with pytest.raises(BackupCancelled, match="nothing of it is left"):
+            if by_call:
+                await house.do("admin.backup.Cancel", argument="p")
+            else:
+                under_way.cancel()
+            with pytest.raises(error):
                 await under_way
         vault.check_nothing_is_left()
         await vault.back_up()
