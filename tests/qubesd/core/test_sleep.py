@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from qubesd.core.features import set_feature
+from qubesd.core.sleep import Sleep
 from qubesd.errors import QubesError
 from qubesd.model.state import Klass
 from qubesd.virt.embedded import Embedded
@@ -124,5 +126,31 @@ def test_one_that_cannot_be_suspended_is_named_and_the_others_are(tmp_path: Path
         assert rig.state("vault") == "Paused"
         await rig.core.sleep.end()
         assert [rig.state(name) for name in ("vault", "dvm", "sys-net")] == ["Running", "Running", "Paused"]
+
+    play(tmp_path, story, wrap)
+
+
+def test_one_whose_guest_never_answers_does_not_keep_the_host_awake(tmp_path: Path) -> None:
+    def wrap(driver: Embedded) -> Faulty:
+        async def answers(uuid: str) -> None:
+            await asyncio.Event().wait()
+
+        return Faulty(driver, answers=answers)
+
+    async def story(rig: Rig) -> None:
+        await rig.core.power.start(rig.qube("dvm"))
+        set_feature(rig.core, rig.qube("vault"), "qrexec", "1")
+        starting = asyncio.create_task(rig.core.power.start(rig.qube("vault")))
+        await rig.until("vault domain-unpaused")
+        assert rig.state("vault") == "Transient"
+        sleep = Sleep(rig.core, rig.core.power, rig.core.preloading, patience=0.1)
+        with pytest.raises(QubesError, match="not suspended: 'vault': it was busy"):
+            await sleep.begin()
+        assert (rig.state("dvm"), rig.state("vault")) == ("Paused", "Transient")
+        await sleep.end()
+        assert rig.state("dvm") == "Running"
+        await rig.core.power.kill(rig.qube("vault"))
+        with pytest.raises(QubesError, match="stopped while it was starting"):
+            await starting
 
     play(tmp_path, story, wrap)
