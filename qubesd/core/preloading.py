@@ -81,8 +81,12 @@ class Preloading:
     async def withdraw(self) -> None:
         """Have none wait, and make no more until ``go_on``; one that cannot be removed is in the log."""
         self.close()
+        await self._dismiss_all()  # also who is being started: its guest may never answer
         for filling in tuple(self._filling.values()):
             await filling.ended.wait()
+        await self._dismiss_all()
+
+    async def _dismiss_all(self) -> None:
         for template in list(self._keeper.system.qubes.values()):
             for name in references.waiting(template):
                 try:

@@ -101,6 +101,23 @@ def test_what_was_made_ahead_goes_and_comes_again(tmp_path: Path) -> None:
     visit(tmp_path, guest)
 
 
+def test_one_made_ahead_whose_guest_never_answers_goes_at_once(tmp_path: Path) -> None:
+    async def never(uuid: str) -> None:
+        await asyncio.Event().wait()
+
+    async def guest(house: House) -> None:
+        await ask(house, 0)
+        house.core.hypervisor.answers = never  # type: ignore[method-assign]
+        await house.do("admin.vm.feature.Set", "web-dvm", "preload-dispvm-max", "1")
+        await until(house, lambda: any(name.endswith("domain-unpaused") for name in house.names()))
+        async with asyncio.timeout(20):
+            await house.core.sleep.begin()
+        assert queue(house) == []
+        assert all(qube.klass is not Klass.DISPOSABLE for qube in house.core.system.qubes.values())
+
+    visit(tmp_path, guest)
+
+
 def test_one_that_cannot_be_suspended_is_named_and_the_others_are(tmp_path: Path) -> None:
     """The next try does not take those for sleepers of before that the first one suspended."""
     stubborn: set[str] = set()
