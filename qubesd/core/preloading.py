@@ -81,14 +81,8 @@ class Preloading:
     async def withdraw(self) -> None:
         """Have none wait, and make no more until ``go_on``; one that cannot be removed is in the log."""
         self.close()
-        for filling in tuple(self._filling.values()):
-            await filling.ended.wait()
-        for template in list(self._keeper.system.qubes.values()):
-            for name in references.waiting(template):
-                try:
-                    await self._dismiss(template.name, name)
-                except QubesError as error:
-                    _log.error("disposable %r was made ahead and stays: %s", name, error)
+        for name in list(self._keeper.system.qubes):
+            await self._empty(name)
 
     def go_on(self) -> None:
         self._closing = False
@@ -143,14 +137,26 @@ class Preloading:
             return
         self._held.add(template.name)
         try:
-            if template.name in self._filling:
-                await self._filling[template.name].ended.wait()
-            for name in references.waiting(self._keeper.current(template)):
-                await self._dismiss(template.name, name)
+            await self._empty(template.name)
             yield
         finally:
             self._held.discard(template.name)
             self._review_one(template.name, "the template stays", later=True)
+
+    async def _empty(self, name: str) -> None:
+        """Have none of this template wait. Who is being started goes first: its guest may never answer."""
+        await self._dismiss_all(name)
+        if name in self._filling:
+            await self._filling[name].ended.wait()
+            await self._dismiss_all(name)
+
+    async def _dismiss_all(self, name: str) -> None:
+        template = self._keeper.system.qubes.get(name)
+        for other in () if template is None else references.waiting(template):
+            try:
+                await self._dismiss(name, other)
+            except QubesError as error:
+                _log.error("disposable %r was made ahead and stays: %s", other, error)
 
     async def _hand_over(self, template: Qube, name: str) -> Qube:
         draft = Draft(self._keeper)

@@ -15,13 +15,20 @@ from qubesd.model.state import Qube
 
 _AWAKE = ("Running", "Transient", "Halting")
 _ASLEEP = ("Paused", "Suspended")
+_PATIENCE = 60.0
+"""Seconds that the host's sleep waits for what else is being done with a qube, such as a start that waits for
+a guest that does not answer."""
 
 
 class Sleep:
     """Suspends and resumes one keeper's qubes. Who slept before is kept in a file of this boot of the host,
     for the daemon that resumes may be another one."""
 
-    def __init__(self, keeper: Keeper, power: Power, preloading: Preloading) -> None:
+    def __init__(
+        self, keeper: Keeper, power: Power, preloading: Preloading, patience: float = _PATIENCE
+    ) -> None:
+        """``patience`` is in seconds."""
+        self._patience = patience
         self._power = power
         self._preloading = preloading
         self._keeper = keeper
@@ -50,13 +57,13 @@ class Sleep:
             kept = self._remember()
             await self._power.guests.tell(self._now(_AWAKE, kept), "qubes.SuspendPreAll")
             # Anew: guests have a minute, in which others may have started.
-            await _all(self._power.suspend, self._now(_AWAKE, kept), "suspended")
+            await self._all(self._power.suspend, self._now(_AWAKE, kept), "suspended")
 
     async def _end(self) -> None:
         async with self._lock:
             kept = self._remembered()
             try:
-                await _all(self._power.resume, self._now(_ASLEEP, kept), "resumed")
+                await self._all(self._power.resume, self._now(_ASLEEP, kept), "resumed")
             finally:
                 await self._power.guests.tell(self._now(_AWAKE, kept), "qubes.SuspendPostAll")
                 self._list.unlink(missing_ok=True)
@@ -81,17 +88,27 @@ class Sleep:
     def _remembered(self) -> frozenset[str]:
         return frozenset((folders.read(self._list) or b"").decode("ascii").split())
 
+    async def _all(self, verb: Callable[[Qube], Awaitable[None]], qubes: Iterable[Qube], done: str) -> None:
+        """Do it to all at once, and say which could not be. One that has stopped meanwhile needs it no
+        more."""
+        qubes = list(qubes)
+        outcomes = await asyncio.gather(*(self._to(verb, qube) for qube in qubes), return_exceptions=True)
+        failures = []
+        for qube, outcome in zip(qubes, outcomes, strict=True):
+            if isinstance(outcome, QubesError):
+                if not isinstance(outcome, QubeNotStarted | NoSuchQube):
+                    failures.append(f"{qube.name!r}: {outcome}")
+            elif outcome is not None:
+                raise outcome
+        if failures:
+            raise QubesError(f"not {done}: {'; '.join(failures)}")
 
-async def _all(verb: Callable[[Qube], Awaitable[None]], qubes: Iterable[Qube], done: str) -> None:
-    """Do it to all at once, and say which could not be. One that has stopped meanwhile needs it no more."""
-    qubes = list(qubes)
-    outcomes = await asyncio.gather(*map(verb, qubes), return_exceptions=True)
-    failures = []
-    for qube, outcome in zip(qubes, outcomes, strict=True):
-        if isinstance(outcome, QubesError):
-            if not isinstance(outcome, QubeNotStarted | NoSuchQube):
-                failures.append(f"{qube.name!r}: {outcome}")
-        elif outcome is not None:
-            raise outcome
-    if failures:
-        raise QubesError(f"not {done}: {'; '.join(failures)}")
+    async def _to(self, verb: Callable[[Qube], Awaitable[None]], qube: Qube) -> None:
+        """Do it to one qube as soon as nothing else is done with it; ``QubesError`` where that lasts too
+        long."""
+        try:
+            async with asyncio.timeout(self._patience), self._power.lives.run(qube).lock:
+                pass
+        except TimeoutError:
+            raise QubesError(f"it was busy for {self._patience:g} seconds, perhaps with its start") from None
+        await verb(qube)

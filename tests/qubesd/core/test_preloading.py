@@ -270,6 +270,22 @@ async def test_those_that_wait_do_not_keep_their_template(house: House) -> None:
     assert not disposables(house)
 
 
+def test_one_whose_guest_never_answers_does_not_keep_the_template(tmp_path: Path) -> None:
+    async def never(uuid: str) -> None:
+        await asyncio.Event().wait()
+
+    async def guest(house: House) -> None:
+        await ask(house, 0)
+        house.core.hypervisor.answers = never  # type: ignore[method-assign]
+        await house.do("admin.vm.feature.Set", "web-dvm", "preload-dispvm-max", "1")
+        await until(house, lambda: any(name.endswith("domain-unpaused") for name in house.names()))
+        async with asyncio.timeout(20):
+            await house.do("admin.vm.Remove", "web-dvm")
+        assert disposables(house) == set()
+
+    visit(tmp_path, guest)
+
+
 @scene(0)
 async def test_memory_that_is_to_stay_free_stays(house: House) -> None:
     await house.do("admin.vm.feature.Set", "dom0", "preload-dispvm-threshold", "1000000")

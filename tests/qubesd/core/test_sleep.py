@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from qubesd.core.features import set_feature
+from qubesd.core.sleep import Sleep
 from qubesd.errors import QubesError
 from qubesd.model.state import Klass
 from qubesd.virt.embedded import Embedded
@@ -128,6 +130,23 @@ def test_what_was_made_ahead_goes_and_comes_again(tmp_path: Path) -> None:
     visit(tmp_path, guest)
 
 
+def test_one_made_ahead_whose_guest_never_answers_goes_at_once(tmp_path: Path) -> None:
+    async def never(uuid: str) -> None:
+        await asyncio.Event().wait()
+
+    async def guest(house: House) -> None:
+        await ask(house, 0)
+        house.core.hypervisor.answers = never  # type: ignore[method-assign]
+        await house.do("admin.vm.feature.Set", "web-dvm", "preload-dispvm-max", "1")
+        await until(house, lambda: any(name.endswith("domain-unpaused") for name in house.names()))
+        async with asyncio.timeout(20):
+            await house.core.sleep.begin()
+        assert queue(house) == []
+        assert all(qube.klass is not Klass.DISPOSABLE for qube in house.core.system.qubes.values())
+
+    visit(tmp_path, guest)
+
+
 def test_one_that_cannot_be_suspended_is_named_and_the_others_are(tmp_path: Path) -> None:
     """The next try does not take those for sleepers of before that the first one suspended."""
     stubborn: set[str] = set()
@@ -153,5 +172,31 @@ def test_one_that_cannot_be_suspended_is_named_and_the_others_are(tmp_path: Path
         assert rig.state("vault") == "Paused"
         await rig.core.sleep.end()
         assert [rig.state(name) for name in ("vault", "dvm", "sys-net")] == ["Running", "Running", "Paused"]
+
+    play(tmp_path, story, wrap)
+
+
+def test_one_whose_guest_never_answers_does_not_keep_the_host_awake(tmp_path: Path) -> None:
+    def wrap(driver: Embedded) -> Faulty:
+        async def answers(uuid: str) -> None:
+            await asyncio.Event().wait()
+
+        return Faulty(driver, answers=answers)
+
+    async def story(rig: Rig) -> None:
+        await rig.core.power.start(rig.qube("dvm"))
+        set_feature(rig.core, rig.qube("vault"), "qrexec", "1")
+        starting = asyncio.create_task(rig.core.power.start(rig.qube("vault")))
+        await rig.until("vault domain-unpaused")
+        assert rig.state("vault") == "Transient"
+        sleep = Sleep(rig.core, rig.core.power, rig.core.preloading, patience=0.1)
+        with pytest.raises(QubesError, match="not suspended: 'vault': it was busy"):
+            await sleep.begin()
+        assert (rig.state("dvm"), rig.state("vault")) == ("Paused", "Transient")
+        await sleep.end()
+        assert rig.state("dvm") == "Running"
+        await rig.core.power.kill(rig.qube("vault"))
+        with pytest.raises(QubesError, match="stopped while it was starting"):
+            await starting
 
     play(tmp_path, story, wrap)
