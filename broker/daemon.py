@@ -133,11 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         made.error("--json: goes with --check or --doctor")
     try:
         config = load(options.root, options.config)
-        set_up("qubesd", config.log_format)
         if options.create:
             create_system(config)
             print(f"{config.store}: an empty system")
             sys.exit(0)
+        set_up("qubesd", config.log_format)
         if options.root is not None:
             furnish(config)
         raise_descriptor_limit()
