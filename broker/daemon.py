@@ -61,7 +61,7 @@ from qubesd.config import Config, ConfigError, load, uid_of
 from qubesd.core.core import Core
 from qubesd.core.exposure import DATABASES
 from qubesd.core.installed import installed
-from qubesd.core.opening import open_core
+from qubesd.core.opening import create_system, open_core
 from qubesd.errors import QubesError
 from qubesd.extensions.stock import STOCK
 
@@ -101,7 +101,7 @@ files:
   /etc/qubes/policy.d, /run/qubes/policy.d
       the policy
   /var/lib/qubes/qubes.xml
-      the qubes; the unit waits until it is there
+      the qubes; the unit does not start without it
   /var/run/qubesd.sock
       where dom0 calls
   /var/run/qubes/metrics.sock
@@ -112,6 +112,7 @@ files:
 examples:
   qubesd --root /tmp/trial          a system of its own, empty at first
   qubesd --config /etc/trial.toml
+  qubesd --create                   the first system of a new host
   qubesd --check /var/lib/qubes/qubes.xml
   qubesd --doctor --json
 
@@ -122,7 +123,7 @@ see also:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Serve until SIGTERM or SIGINT; exits 1 with a message where that is not possible. SIGHUP reloads the
-    policy. Or try a store, or examine the host, and serve nothing."""
+    policy. Or make or try a store, or examine the host, and serve nothing."""
     made = parser()
     options = made.parse_args(arguments)
     if options.check is not None:
@@ -133,6 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         made.error("--json: goes with --check or --doctor")
     try:
         config = load(options.root, options.config)
+        if options.create:
+            create_system(config)
+            print(f"{config.store}: an empty system")
+            sys.exit(0)
         set_up("qubesd", config.log_format)
         faulthandler.enable()  # who watches over it aborts it when it hangs, and the log then says where
         if options.root is not None:
@@ -169,6 +174,11 @@ def parser() -> argparse.ArgumentParser:
         "below DIR with --root)",
     )
     instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--create",
+        action="store_true",
+        help="serve nothing: make an empty system where there is none; one that is there stays as it is",
+    )
     instead.add_argument(
         "--check",
         type=Path,

@@ -107,7 +107,7 @@ def store(config: Config) -> tuple[Finding, Outcome | None]:
         outcome = check(config.store.read_bytes(), str(config.store))
     except FileNotFoundError:
         return (
-            error("store", f"{config.store}: not there", "restore it from a backup, or name its place"),
+            error("store", f"{config.store}: not there", "restore it from a backup, or qubesd --create"),
             None,
         )
     except OSError as problem:

@@ -61,7 +61,7 @@ def _report(file: Path, outcome: Outcome) -> Iterator[str]:
     yield from _group("kept, and of no use on this host:", unusable(outcome.pools))
     changes = [_change(change) for change in outcome.changes]
     if outcome.comments:
-        changes.append(f"comments go: {outcome.comments}")
+        changes.append(f"comments and instructions go: {outcome.comments}")
     yield from _group("changes when it is written for the first time:", changes)
 
 

@@ -15,6 +15,8 @@ _IDENTITY = re.compile(r"[!-~]{1,256}", re.ASCII)
 _KEY = re.compile(r"""[!#-&(-<>-_a-~]{1,128}""", re.ASCII)
 """ASCII letters, digits and punctuation without quotes, ``=`` and back quotes."""
 _UNSAFE = re.compile(r"[^ -~]")
+_NOT_IN_WORDS = re.compile(r"[^!-~]")
+_NOT_IN_KEYS = re.compile(r"""[^!#-&(-<>-_a-~]""")
 _MOST = 64
 """Properties in one payload."""
 
@@ -101,12 +103,12 @@ def device_line(device: Device, frontend: str | None) -> str:
         **_parent(device),
         **{f"_{key}": value for key, value in device.data.items()},
     }
-    return f"{device.port}:{device.identity} {_text(pairs.items())}\n"
+    return f"{_word(device.port)}:{_word(device.identity)} {_text(pairs.items())}\n"
 
 
 def assignment_line(assignment: Assignment) -> str:
     """A line of Assigned and of Attached."""
-    head = f"{assignment.backend}+{assignment.port}:{assignment.identity}"
+    head = f"{assignment.backend}+{_word(assignment.port)}:{_word(assignment.identity)}"
     pairs = {
         **_identity(assignment.devclass, assignment.backend, assignment.port, assignment.identity),
         "mode": assignment.mode,
@@ -131,7 +133,12 @@ def _parent(device: Device) -> Mapping[str, str]:
 
 
 def _text(pairs: Iterable[tuple[str, str]]) -> str:
-    return " ".join(f"{key}='{_quoted(value)}'" for key, value in pairs)
+    return " ".join(f"{_NOT_IN_KEYS.sub('_', key)}='{_quoted(value)}'" for key, value in pairs)
+
+
+def _word(text: str) -> str:
+    """In the head of a line, which ends at its first blank; a stored file may hold anything."""
+    return _NOT_IN_WORDS.sub("_", text)
 
 
 def _quoted(value: str) -> str:

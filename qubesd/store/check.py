@@ -42,7 +42,7 @@ class Outcome:
     odd: tuple[str, ...]
     changes: tuple[Change, ...]
     comments: int
-    """Comments in the file, which do not stay."""
+    """Comments in the file, and instructions to other programs, which do not stay."""
     pools: tuple[PoolConfig, ...]
     encrypts: bool
     """Whether it has volumes that are encrypted with a key that nobody keeps."""
@@ -66,7 +66,7 @@ def check(data: bytes, where: str) -> Outcome:
     with _overheard() as odd:
         system = load(data, where)
     root = etree.fromstring(data, etree.XMLParser(resolve_entities=False, no_network=True))
-    comments = int(str(root.xpath("string(count(//comment()))")))
+    comments = int(str(root.xpath("string(count(//comment() | //processing-instruction()))")))
     etree.strip_tags(root, etree.Comment, etree.ProcessingInstruction)
     before, after = dict(_texts(root, "")), dict(_texts(etree.fromstring(dump(system)), ""))
     places = [*before, *(place for place in after if place not in before)]

@@ -336,5 +336,5 @@ def test_what_is_shown_to_a_person(tmp_path: Path, capsys: pytest.CaptureFixture
     assert ended.value.code == 1
     lines = capsys.readouterr().out.splitlines()
     at = lines.index(f"error   store       {tmp_path}/var/lib/qubes/qubes.xml: not there")
-    assert lines[at + 1] == f"{'':20}do: restore it from a backup, or name its place"
+    assert lines[at + 1] == f"{'':20}do: restore it from a backup, or qubesd --create"
     assert lines[-1].endswith(" 1 error")

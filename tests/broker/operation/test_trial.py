@@ -45,7 +45,7 @@ def tried(file: Path, *options: str) -> int:
                 "not understood, and kept as it is:\n  later\n  properties/later\n",
                 "odd:\n",
                 "qubes.xml:14: unknown property 'later' is kept as it is\n",
-                "  comments go: 1",
+                "  comments and instructions go: 1",
             ],
             id="strange",
         ),

@@ -71,6 +71,17 @@ def test_an_assignment_as_stock_has_it() -> None:
     )
 
 
+@given(st.text(), st.text(), st.text(), st.text())
+def test_what_a_store_may_hold_cannot_break_a_line(port: str, identity: str, option: str, value: str) -> None:
+    text = assignment_line(Assignment("usb", "sys-usb", port, identity, "required", {option: value}))
+    assert text.endswith("\n")
+    assert text[:-1].isascii()
+    assert text[:-1].isprintable()
+    head, _, _ = text.partition(" device_id=")
+    assert " " not in head
+    assert text.count("mode='required' _") >= 1
+
+
 def test_the_most_specific_wish_comes_first() -> None:
     port, identity, both = (
         Assignment("block", "b", "p", "*"),

@@ -35,7 +35,7 @@ _THIN = """
 
 LONG_USED = (
     """<?xml version="1.0" encoding="utf-8" standalone="yes"?>
-<!-- do not edit; edited on 2019-04-01 -->
+<!-- do not edit; edited on 2019-04-01 --><?editor mode="xml"?>
 <qubes version="3.0" xml:lang="en">
   <labels note="mine">
     <label id="label-1" color="0xCC0000">red</label>

@@ -43,7 +43,7 @@ def test_it_is_taken_over() -> None:
         "f:22: unknown property 'later' is kept as it is",
         "qube 'work': block device gone:sda1 is no longer assigned, there is no such qube",
     )
-    assert outcome.comments == 1
+    assert outcome.comments == 2
 
 
 def test_it_is_what_it_was() -> None:
