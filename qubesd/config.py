@@ -93,6 +93,11 @@ class Config:
         return self.qubes_dir / "qubes.xml"
 
     @property
+    def store_copies(self) -> Path:
+        """Where the store is copied to when a daemon starts."""
+        return self.qubes_dir / "backup"
+
+    @property
     def policy_socket(self) -> Path:
         """What the qrexec daemon asks."""
         return self.run_dir / "qubes/policy.sock"

@@ -115,7 +115,11 @@ def store(config: Config) -> tuple[Finding, Outcome | None]:
         return error("store", f"{config.store}: cannot be read: {reason(problem)}", do), None
     except StoreError as problem:
         return (
-            error("store", str(problem), f"mend it, or go back to {config.store}.previous"),
+            error(
+                "store",
+                str(problem),
+                f"mend it, or go back to {config.store}.previous or a copy in {config.store_copies}",
+            ),
             None,
         )
     what = f"{config.store}: qubes: {outcome.qubes}"

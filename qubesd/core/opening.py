@@ -37,7 +37,7 @@ async def open_core(
         HypervisorLost: the hypervisor cannot be reached.
     """
     hypervisor = drivers.make(config.hypervisor, config.libvirt_uri)
-    store = FileStore(config.store, config.socket_group)
+    store = FileStore(config.store, config.socket_group, config.store_copies)
     try:
         system = _load(store, config, create)
         core = Core(config, system, GroupCommit(store.save, system), hypervisor, watch, extensions)

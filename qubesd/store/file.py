@@ -8,17 +8,22 @@ beside it.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from qubesd.disk import reason, sync, why
 from qubesd.errors import StoreError
 from qubesd.model.state import System
+from qubesd.store import copies
 from qubesd.store.writing import Writer
 from qubesd.store.xml import load
+
+_log = logging.getLogger(__name__)
 
 _MODE = 0o660
 _TRIES = 10
@@ -35,9 +40,11 @@ class FileStore:
     time.
     """
 
-    def __init__(self, path: Path, group: str = "") -> None:
-        """``group`` owns what is written; empty leaves that to the system."""
+    def __init__(self, path: Path, group: str = "", copies_in: Path | None = None) -> None:
+        """``group`` owns what is written; empty leaves that to the system. ``copies_in`` is the folder for
+        copies of what was loaded; ``None`` for none."""
         self.path = path
+        self._copies = copies_in
         self.previous = path.with_name(path.name + ".previous")
         self._link = path.with_name(path.name + "~link")
         self._ours = re.compile(re.escape(path.name) + r"~(link|[a-z0-9_]{8})")
@@ -61,7 +68,8 @@ class FileStore:
             fd = self._open()
             self._hold(fd)
             with open(fd, "rb", closefd=False) as file:
-                system = load(file.read(), str(self.path))
+                data = file.read()
+            system = load(data, str(self.path))
             for left in self.path.parent.iterdir():
                 if self._ours.fullmatch(left.name):
                     left.unlink()
@@ -71,6 +79,7 @@ class FileStore:
         except StoreError:
             self.close()
             raise
+        self._keep_copy(data)
         return system
 
     def save(self, system: System) -> None:
@@ -96,6 +105,15 @@ class FileStore:
         if self._held is not None:
             os.close(self._held)
         self._held = self._seen = None
+
+    def _keep_copy(self, data: bytes) -> None:
+        """Where there is no room for it, the system is not kept from running."""
+        if self._copies is None:
+            return
+        try:
+            copies.keep(self._copies, data, time.time())
+        except OSError as error:
+            _log.warning("%s: no copy of the store was made: %s", self._copies, why(error))
 
     def _open(self) -> int:
         """The open, locked file that the path stands for."""

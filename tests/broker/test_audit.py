@@ -5,12 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import resource
-import signal
 import string
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from hypothesis import strategies as st
 
 from broker.audit import MAX_TEXT, MAX_WAITING, AuditLog, Record
 from broker.put_aside import DAY, PutAside
+from tests.faults.limits import files_end_at
 
 RECORD = Record(0.25, 1, "alice", "admin.vm.List", "", "dom0", "allow", "", "a.policy:3", 0.001, "ok", 7)
 
@@ -165,19 +162,6 @@ def test_a_link_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "audit").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
         AuditLog(tmp_path / "audit", 1_000, 2)
-
-
-@contextmanager
-def files_end_at(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond ``size`` bytes, as on a full disk."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_is_said_and_the_records_wait(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -182,11 +182,11 @@ def state(daemon: Daemon) -> dict[str, str]:
 
 
 def files(house: Held) -> dict[str, int]:
-    """All that lies below the folder, but the store itself, with its size."""
+    """All that lies below the folder, but the store and its copies, with its size."""
     return {
         str(path.relative_to(house.kept)): path.stat().st_size
         for path in house.kept.rglob("*")
-        if path.is_file() and not path.name.startswith("qubes.xml")
+        if path.is_file() and not path.name.startswith("qubes.xml") and path.parent.name != "backup"
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -73,17 +72,6 @@ def opened(place: Path) -> Iterator[tuple[Archive, SavedHome]]:
     with closing(Archive(place, PASSPHRASE, Processes())) as archive:
         assert archive.home is not None
         yield archive, archive.home
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """A disk that takes no more."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def nothing(_: int) -> None:

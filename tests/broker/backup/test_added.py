@@ -9,7 +9,7 @@ import pytest
 
 from broker.backup.added import new_folder, put
 from qubesd.errors import QubesError
-from tests.broker.backup.homes import files_of_at_most
+from tests.faults.limits import files_end_at
 
 
 def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more_leaves_no_part_of_a_file(tmp_path: Path) -> None:
-    with files_of_at_most(4096), pytest.raises(OSError, match="File too large") as failed:
+    with files_end_at(4096), pytest.raises(OSError, match="File too large") as failed:
         put(tmp_path, "work", "a", bytes(100_000))
     assert failed.value.filename == str(tmp_path / "work/a")
     assert os.listdir(tmp_path / "work") == []

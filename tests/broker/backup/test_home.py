@@ -22,7 +22,6 @@ from tests.broker.backup.forge import ID, PASSPHRASE, store, written
 from tests.broker.backup.homes import (
     HOME,
     entry,
-    files_of_at_most,
     folder,
     home,
     nothing,
@@ -31,6 +30,7 @@ from tests.broker.backup.homes import (
     unpacked,
     with_home,
 )
+from tests.faults.limits import files_end_at
 from tests.qubesd.backup.by_hand import needs_scrypt
 
 pytestmark = needs_scrypt
@@ -188,7 +188,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:
     place = tmp_path / "ann"
     place.mkdir()
     with opened(written(tmp_path / "a", with_home(CONTENT))) as (archive, saved_):
-        with files_of_at_most(4 * MIB), pytest.raises(QubesError, match="unpacked there: File too large"):
+        with files_end_at(4 * MIB), pytest.raises(QubesError, match="unpacked there: File too large"):
             restore_home(archive, saved_, place, nothing)
         assert os.listdir(place) == []
         made = restore_home(archive, saved_, place, nothing)

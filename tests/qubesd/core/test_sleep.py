@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from qubesd.core.sleep import Sleep
 from qubesd.errors import QubesError
 from qubesd.model.state import Klass
 from qubesd.virt.embedded import Embedded
+from tests.faults.limits import files_end_at
 from tests.qubesd.core.power_rig import Faulty, Rig, play
 from tests.qubesd.core.test_guests import program
 from tests.qubesd.core.test_preloading import ask, is_full, queue, until
@@ -47,23 +45,12 @@ def test_who_was_awake_is_awake_again(tmp_path: Path) -> None:
     visit(tmp_path, guest)
 
 
-@contextmanager
-def no_room() -> Iterator[None]:
-    """Files can be made, and nothing written into them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_who_slept_before_sleeps_on_after_a_beginning_without_room(tmp_path: Path) -> None:
     async def guest(house: House) -> None:
         for name in ("work", "sys-net"):
             await house.do("admin.vm.Start", name)
         await house.do("admin.vm.Pause", "sys-net")
-        with no_room(), pytest.raises(QubesError, match=r"previously-paused\.list: .* and try again"):
+        with files_end_at(0), pytest.raises(QubesError, match=r"previously-paused\.list: .* and try again"):
             await house.core.sleep.begin()
         assert states(house) == {"work": "Running", "sys-net": "Paused", "web-dvm": "Halted"}
         await house.core.sleep.begin()
