@@ -29,7 +29,7 @@ from tests.policy_engine.catalogue import ENTRIES
 from tests.policy_engine.delegated import loader
 from tests.policy_engine.strategies_dialect import CALLS, HEAD, NAMES, Both, policies, qubes, requests, worlds
 
-some = settings(max_examples=100, deadline=None)
+some = settings(max_examples=70, deadline=None)
 many = settings(max_examples=120, deadline=None)
 
 

@@ -21,8 +21,8 @@ from policy_engine import (
 )
 from tests.policy_engine import literal, strategies
 
-some = settings(max_examples=150, deadline=None)
-many = settings(max_examples=300, deadline=None)
+some = settings(max_examples=100, deadline=None)
+many = settings(max_examples=200, deadline=None)
 EVERY_REQUEST = list(strategies.every_request())
 
 

@@ -23,17 +23,17 @@ LEAKY = str(Path(__file__).with_name("leaky_daemon.py"))
 @pytest.mark.parametrize("rules", sorted(RULES))
 def test_what_an_operator_may_not_see_makes_no_difference_to_it(rules: str) -> None:
     done = subprocess.run(
-        [ROOT / "tools/interference", "--rules", rules, "--calls", "300", "--json"],
+        [ROOT / "tools/interference", "--rules", rules, "--calls", "200", "--json"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["calls"] == 300
+    assert report["calls"] == 200
     assert report["differences"] == 0
-    assert report["answers"]["ok"] > 30
-    assert report["concealed_done"] > 30
+    assert report["answers"]["ok"] > 20
+    assert report["concealed_done"] > 20
     assert report["events"] > 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.loading.house import FEWEST
 from tools.loading.listening import DEAF, FAST, Stream
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_look(tmp_path: Path) -> None:
     """How fast anybody is served here is not looked at: a machine that runs tests has other things to do."""
     done = subprocess.run(
-        [ROOT / "tools/load", "--minutes", "0.08", "--qubes", "950", "--json"],
+        [ROOT / "tools/load", "--minutes", "0.08", "--qubes", str(FEWEST), "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -27,6 +28,14 @@ def test_a_look(tmp_path: Path) -> None:
     for figure in ("steady_calls", "flood_calls", "large_payloads", "changes"):
         assert report[figure] > 3, report
     assert report["descriptors_most"] > report["descriptors_end"]
+
+
+def test_a_system_that_is_too_small_is_refused() -> None:
+    done = subprocess.run(
+        [ROOT / "tools/load", "--qubes", str(FEWEST - 1)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"--qubes: {FEWEST} at least" in done.stderr
 
 
 @pytest.mark.parametrize(

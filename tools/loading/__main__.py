@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tools.loading.campaign import run
+from tools.loading.house import FEWEST
 
 EXAMPLES = """examples:
   tools/load --minutes 10         what a release has to stand
@@ -29,13 +30,17 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--minutes", type=float, default=10.0, help="in all (default: %(default)g)")
-    found.add_argument("--qubes", type=int, default=1_000, help="of the system (default: %(default)d)")
+    found.add_argument(
+        "--qubes", type=int, default=1_000, help=f"of the system, {FEWEST} at least (default: %(default)d)"
+    )
     found.add_argument("--json", action="store_true", help="print the figures as JSON, and no progress")
     return found
 
 
 def main() -> int:
     options = parser().parse_args()
+    if options.qubes < FEWEST:
+        parser().error(f"--qubes: {FEWEST} at least, for there are so many callers and what they call about")
 
     def tell(what: str) -> None:
         if sys.stderr.isatty() and not options.json:

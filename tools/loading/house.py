@@ -21,6 +21,9 @@ FLOOD, LARGE, STEADY, LISTENER = "qube-1", "qube-2", "qube-3", "qube-4"
 SUBJECT = "qube-900"
 """What listeners hear of."""
 
+FEWEST = 950
+"""Qubes of a system that has all of these, with some to spare."""
+
 COUNTER = "load-counter"
 """The feature that is counted up."""
 
