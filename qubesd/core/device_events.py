@@ -99,12 +99,21 @@ class DeviceRemoved(DeviceEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class DomainQdbChange(WireEvent):
-    """The guest wrote another list of its devices into its database, below ``path``."""
+class DeviceListEvent(WireEvent):
+    """Of the devices of one class that the subject exposes."""
 
-    kind = "domain-qdb-change"
     subject: str
     devclass: str
+
+    def reads(self) -> tuple[Read, ...]:
+        return (Read(f"admin.vm.device.{self.devclass}.Available", "", self.subject),)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainQdbChange(DeviceListEvent):
+    """The guest wrote another list of them into its database, below ``path``."""
+
+    kind = "domain-qdb-change"
 
     @property
     def path(self) -> str:
@@ -117,21 +126,13 @@ class DomainQdbChange(WireEvent):
     def keys(self) -> Keys:
         return (("path", self.path),)
 
-    def reads(self) -> tuple[Read, ...]:
-        return (Read(f"admin.vm.device.{self.devclass}.Available", "", self.subject),)
-
 
 @dataclass(frozen=True, slots=True)
-class DeviceListChange(WireEvent):
-    """The devices that the subject exposes are others now."""
+class DeviceListChange(DeviceListEvent):
+    """They are others now."""
 
     kind = "device-list-change"
-    subject: str
-    devclass: str
 
     @property
     def wire_name(self) -> str:
         return f"{self.kind}:{self.devclass}"
-
-    def reads(self) -> tuple[Read, ...]:
-        return (Read(f"admin.vm.device.{self.devclass}.Available", "", self.subject),)

@@ -50,6 +50,18 @@ async def until(house: House, so: Callable[[], bool]) -> None:
         stop()
 
 
+async def make_one_that_never_answers(house: House) -> None:
+    """Have one made ahead whose guest runs and says nothing."""
+
+    async def never(uuid: str) -> None:
+        await asyncio.Event().wait()
+
+    await ask(house, 0)
+    house.core.hypervisor.answers = never  # type: ignore[method-assign]
+    await house.do("admin.vm.feature.Set", "web-dvm", "preload-dispvm-max", "1")
+    await until(house, lambda: any(name.endswith("domain-unpaused") for name in house.names()))
+
+
 async def ask(house: House, number: int, delay: str = "0") -> None:
     """Have so many wait, and wait for them."""
     for feature in NEEDED:
@@ -271,14 +283,8 @@ async def test_those_that_wait_do_not_keep_their_template(house: House) -> None:
 
 
 def test_one_whose_guest_never_answers_does_not_keep_the_template(tmp_path: Path) -> None:
-    async def never(uuid: str) -> None:
-        await asyncio.Event().wait()
-
     async def guest(house: House) -> None:
-        await ask(house, 0)
-        house.core.hypervisor.answers = never  # type: ignore[method-assign]
-        await house.do("admin.vm.feature.Set", "web-dvm", "preload-dispvm-max", "1")
-        await until(house, lambda: any(name.endswith("domain-unpaused") for name in house.names()))
+        await make_one_that_never_answers(house)
         async with asyncio.timeout(20):
             await house.do("admin.vm.Remove", "web-dvm")
         assert disposables(house) == set()

@@ -16,7 +16,7 @@ from qubesd.virt.embedded import Embedded
 from tests.faults.limits import files_end_at
 from tests.qubesd.core.power_rig import Faulty, Rig, play
 from tests.qubesd.core.test_guests import program
-from tests.qubesd.core.test_preloading import ask, is_full, queue, until
+from tests.qubesd.core.test_preloading import ask, is_full, make_one_that_never_answers, queue, until
 from tests.qubesd.house import House, visit
 
 
@@ -118,14 +118,8 @@ def test_what_was_made_ahead_goes_and_comes_again(tmp_path: Path) -> None:
 
 
 def test_one_made_ahead_whose_guest_never_answers_goes_at_once(tmp_path: Path) -> None:
-    async def never(uuid: str) -> None:
-        await asyncio.Event().wait()
-
     async def guest(house: House) -> None:
-        await ask(house, 0)
-        house.core.hypervisor.answers = never  # type: ignore[method-assign]
-        await house.do("admin.vm.feature.Set", "web-dvm", "preload-dispvm-max", "1")
-        await until(house, lambda: any(name.endswith("domain-unpaused") for name in house.names()))
+        await make_one_that_never_answers(house)
         async with asyncio.timeout(20):
             await house.core.sleep.begin()
         assert queue(house) == []
