@@ -5,7 +5,8 @@ nothing falls between. Of a directory only the entries that were asked for count
 and of a file its content; so links are followed step by step, and what is missing is waited for in the
 directory where it would appear.
 
-A file that is written in place is cut short until its writer closes it, and the kernel tells of both.
+A file that is written in place is cut short until its writer closes it, and the kernel tells of both. So it
+is with one that was just made, which is empty before it is written.
 
 Not seen: a file system that is mounted over a directory, a change made on another machine to a shared file
 system, and writes through memory maps. SIGHUP is for these.
@@ -50,6 +51,7 @@ class Watches:
         self._wanted: dict[int, set[str] | None] = {}
         self._looked: dict[int, set[str] | None] = {}
         self._numbers: dict[str, int] = {}
+        self._places: dict[int, str] = {}
         # Files by their own watch, and by the watch of their directory and their name in it: whoever writes a
         # new file may have begun before it had a watch of its own.
         self._read: set[tuple[int, str]] = set()
@@ -67,6 +69,7 @@ class Watches:
         before, self._wanted = self._wanted, self._looked
         for number in before.keys() - self._looked.keys():
             self._inotify.remove(number)
+            self._places.pop(number, None)
 
     def entry(self, directory: str, name: str) -> None:
         """Watch for what has this name in a directory; neither need be there."""
@@ -108,14 +111,23 @@ class Watches:
 
     @property
     def unfinished(self) -> bool:
-        """Whether somebody has begun to write a file that was looked at last, and has not closed it."""
+        """Whether somebody has made or begun to write a file that was looked at last, and not closed it."""
         return not self._written.isdisjoint(self._read)
 
     def _note(self, number: int, mask: int, name: str) -> None:
-        if mask & pyinotify.IN_MODIFY:
+        if mask & pyinotify.IN_MODIFY or (mask & pyinotify.IN_CREATE and self._is_new(number, name)):
             self._written.add((number, name))
         elif mask & (pyinotify.IN_CLOSE_WRITE | _ANOTHER):
             self._written.discard((number, name))
+
+    def _is_new(self, number: int, name: str) -> bool:
+        """Whether what was made is an empty file, which somebody has open, to write and to close it. A link,
+        whether hard or symbolic, is whole when it is made."""
+        try:
+            made = os.lstat(posixpath.join(self._places[number], name))
+        except (OSError, KeyError):  # it is gone, or nobody looks there any more
+            return False
+        return stat.S_ISREG(made.st_mode) and made.st_size == 0 and made.st_nlink == 1
 
     def close(self) -> None:
         self._inotify.close()
@@ -139,6 +151,7 @@ class Watches:
                     self.blind.append(path)
                 return None
             self._numbers[path] = number
+            self._places[number] = path
         return number
 
 

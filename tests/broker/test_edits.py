@@ -159,16 +159,30 @@ def removed_and_made_again(path: Path, text: str) -> None:
 
 
 def shadowed_by_a_new_file(path: Path, text: str) -> None:
-    """A file that was not there before has no watch of its own when its writer begins."""
+    """A file that was not there before has no watch of its own when its writer begins, who makes it, thinks,
+    and writes."""
     shadow = path.parent.parent / "run" / "10.policy"
     if shadow.exists():
         in_pieces(shadow, text)
         return
     with shadow.open("wb", buffering=0) as file:
+        time.sleep(SLOW)
         half = len(text) // 2
         file.write(text[:half].encode())
         time.sleep(SLOW)
         file.write(text[half:].encode())
+
+
+def shadowed_by_a_link(path: Path, text: str) -> None:
+    """One that is made as it is, to be read at once: nobody will close it."""
+    target = path.parent.parent / f"version-{len(os.listdir(path.parent.parent))}"
+    target.write_text(text)
+    shadow = path.parent.parent / "run" / "10.policy"
+    if shadow.exists():
+        shadow.with_name(".new").symlink_to(target)
+        shadow.with_name(".new").rename(shadow)
+    else:
+        os.link(target, shadow)
 
 
 def included_directory_that_appears(path: Path, text: str) -> None:
@@ -204,6 +218,7 @@ WHOLE = [
     through_a_link_that_is_swapped,
     changed_in_owner_mode_and_time,
     shadowed_by_a_new_file,
+    shadowed_by_a_link,
     included_directory_that_appears,
 ]
 WITH_A_GAP = [

@@ -27,7 +27,7 @@ def program(flaw: str) -> str:
 
 @pytest.mark.parametrize("swap", ["0", "1"])
 def test_our_daemon_holds(swap: str) -> None:
-    ended = fuzz("--seconds", "2", "--seed", "2", "--swap", swap, "--json")
+    ended = fuzz("--seconds", "2.5", "--seed", "2", "--swap", swap, "--json")
     assert ended.returncode == 0, ended.stderr
     report = json.loads(ended.stdout)
     assert report["finding"] is None

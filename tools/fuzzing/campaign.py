@@ -121,7 +121,7 @@ class Campaign:
                 self._household.at(self._folder),
                 running(self._command(), self._folder / SOCKETS[0]) as subject,
             ):
-                await self._rounds(subject, f"/proc/self/fd/{opened}", began + plan.seconds)
+                await self._rounds(subject, f"/proc/self/fd/{opened}")
                 if self.report.finding is not None:
                     # A connection may be lost before it is known that the daemon is.
                     with suppress(TimeoutError):
@@ -145,7 +145,7 @@ class Campaign:
             *("--agent-path", str(self._folder), "--qubesd-socket-path", str(self._folder / QUBESD)),
         ]
 
-    async def _rounds(self, subject: Subject, address: str, deadline: float) -> None:
+    async def _rounds(self, subject: Subject, address: str) -> None:
         report, plan = self.report, self._plan
         if plan.only is not None:
             await self._send(address, plan.only)
@@ -155,7 +155,7 @@ class Campaign:
             await self._send(address, next(self._numbers))
         report.descriptors = report.descriptors_peak = await self._settled(subject)
         report.memory = report.memory_peak = subject.memory()
-        length = FIRST_ROUND
+        length, deadline = FIRST_ROUND, time.monotonic() + plan.seconds
         while not self._stopped.is_set() and time.monotonic() < deadline:
             until = min(deadline, time.monotonic() + length)
             length = min(2 * length, LONGEST_ROUND)
