@@ -131,15 +131,16 @@ def test_one_that_hangs_holds_the_daemon_for_a_moment(tmp_path: Path) -> None:
 
 
 DEAF = (
+    "import os\n"
     "from qubesd.events import QubePreDelete, TagAdded\n"
     "from qubesd.extension import Extension, on\n"
     "def refuse_none(view, event): pass\n"
     "def compute(view, event):\n"
-    "    if event.tag == 'hang': sum(iter(int, 1))\n"
+    "    if event.tag == 'hang': open(os.environ['AT_IT'], 'w').close(); sum(iter(int, 1))\n"
     "EXTENSION = Extension(\n"
     "    vetoes=(on(QubePreDelete, refuse_none),), watches=(on(TagAdded, compute),), saved=lambda v, q: {})\n"
 )
-"""It computes for ever outside of Python, where nothing can break it off."""
+"""It computes for ever outside of Python, where nothing can break it off; a file tells that it does."""
 
 
 def end_while_at_work(root: Path, environment: Mapping[str, str], name: str, tag: str = "") -> str:
@@ -154,10 +155,12 @@ def end_while_at_work(root: Path, environment: Mapping[str, str], name: str, tag
             asking = threading.Thread(target=exchange, args=(root / "run/qubesd.sock", request))
             asking.start()
         deadline = time.monotonic() + PATIENCE
-        while not at_work(root).startswith(name.encode() + b"\0"):
+        while not Path(environment["AT_IT"]).exists():
             assert process.poll() is None, errors(root)
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        noted = (root / "run/qubes/extension-at-work").read_bytes()
+        assert noted.startswith(name.encode() + b"\0")
     finally:
         process.send_signal(signal.SIGABRT)
         process.wait(PATIENCE)
@@ -169,18 +172,13 @@ def end_while_at_work(root: Path, environment: Mapping[str, str], name: str, tag
     return said
 
 
-def at_work(root: Path) -> bytes:
-    file = root / "run/qubes/extension-at-work"
-    return file.read_bytes() if file.exists() else b""
-
-
 def test_one_that_cannot_be_broken_off_is_named_and_the_next_daemon_does_not_call_it(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    environment = install(tmp_path / "site", "deaf", DEAF)
+    environment = {**install(tmp_path / "site", "deaf", DEAF), "AT_IT": str(tmp_path / "at-it")}
     with serving(root, environment=environment) as daemon:
         daemon.create("work")
     assert re.search(
-        r"Fatal Python error: Aborted.*deaf\.py\", line 5 in compute",
+        r"Fatal Python error: Aborted.*deaf\.py\", line 6 in compute",
         end_while_at_work(root, environment, "deaf", "hang"),
         re.DOTALL,
     )
@@ -198,7 +196,8 @@ def test_one_that_cannot_be_broken_off_is_named_and_the_next_daemon_does_not_cal
 
 def test_one_that_hangs_as_it_is_imported_keeps_one_daemon_from_starting(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    environment = install(tmp_path / "site", "deaf", "sum(iter(int, 1))\n")
+    module = "import os; open(os.environ['AT_IT'], 'w').close(); sum(iter(int, 1))\n"
+    environment = {**install(tmp_path / "site", "deaf", module), "AT_IT": str(tmp_path / "at-it")}
     said = end_while_at_work(root, environment, "import deaf")
     assert 'deaf.py", line 1 in <module>' in said
     with serving(root, environment=environment) as daemon:
