@@ -47,6 +47,12 @@ class Inotify:
         assert isinstance(number, int)
         return number
 
+    def place(self, number: int) -> str | None:
+        """Where the watch of this number is; ``None`` where there is no such watch any more."""
+        found = self._manager.get_path(number)
+        assert found is None or isinstance(found, str)
+        return found
+
     def remove(self, number: int) -> None:
         """End a watch; nothing where what it was on is gone, and with it the watch."""
         try:

@@ -51,7 +51,6 @@ class Watches:
         self._wanted: dict[int, set[str] | None] = {}
         self._looked: dict[int, set[str] | None] = {}
         self._numbers: dict[str, int] = {}
-        self._places: dict[int, str] = {}
         # Files by their own watch, and by the watch of their directory and their name in it: whoever writes a
         # new file may have begun before it had a watch of its own.
         self._read: set[tuple[int, str]] = set()
@@ -69,7 +68,6 @@ class Watches:
         before, self._wanted = self._wanted, self._looked
         for number in before.keys() - self._looked.keys():
             self._inotify.remove(number)
-            self._places.pop(number, None)
 
     def entry(self, directory: str, name: str) -> None:
         """Watch for what has this name in a directory; neither need be there."""
@@ -123,9 +121,12 @@ class Watches:
     def _is_new(self, number: int, name: str) -> bool:
         """Whether what was made is an empty file, which somebody has open, to write and to close it. A link,
         whether hard or symbolic, is whole when it is made."""
+        directory = self._inotify.place(number)
+        if directory is None:  # nobody looks there any more
+            return False
         try:
-            made = os.lstat(posixpath.join(self._places[number], name))
-        except (OSError, KeyError):  # it is gone, or nobody looks there any more
+            made = os.lstat(posixpath.join(directory, name))
+        except OSError:  # it is gone
             return False
         return stat.S_ISREG(made.st_mode) and made.st_size == 0 and made.st_nlink == 1
 
@@ -151,7 +152,6 @@ class Watches:
                     self.blind.append(path)
                 return None
             self._numbers[path] = number
-            self._places[number] = path
         return number
 
 
